@@ -1,0 +1,1 @@
+"""What operator and runtime agree on: values, names, documents and pure decisions."""

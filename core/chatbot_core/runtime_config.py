@@ -1,0 +1,258 @@
+"""The two documents between operator and runtime: RuntimeConfig down, RuntimeStatus up.
+
+The operator commands nothing: it writes `RuntimeConfig` into the ConfigMap and reads
+`RuntimeStatus` from any API pod. `boot` holds one section a role; the section's hash stands in
+that tier's pod template, so that an edit rolls exactly that tier. `live` is re-read by every
+process while it runs. Both documents carry a version; an unknown one is refused.
+
+Hashes leave out values equal to their default, so that a new field with a default rolls nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from chatbot_core import names
+
+CONFIG_VERSION: Final = 1
+STATUS_VERSION: Final = 1
+HASH_PREFIX: Final = "v1:"
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class S3Store(_Document):
+    """An S3 bucket; credentials stand in the Secret files of `names`."""
+
+    kind: Literal["s3"] = "s3"
+    name: str = "main"
+    bucket: str
+    endpoint: str = ""
+    region: str = "us-east-1"
+    prefix: str = ""
+    path_style: bool = False
+    server_side_encryption: str = ""
+    create_bucket: bool = False
+
+
+class FolderStore(_Document):
+    """A folder of this machine; only the `demo` role uses it."""
+
+    kind: Literal["folder"] = "folder"
+    name: str = "main"
+    path: str
+
+
+Store = Annotated[S3Store | FolderStore, Field(discriminator="kind")]
+
+
+class ApiBoot(_Document):
+    """Boot section of the `api` role."""
+
+    port: int = names.PORT_PUBLIC
+    internal_port: int = names.PORT_INTERNAL
+    stores: tuple[Store, ...] = ()
+    drain_s: int = 150
+
+
+class ShardBoot(_Document):
+    """Boot section of the `shard` role; port 0 takes a free one (several on one machine)."""
+
+    port: int = names.PORT_SHARD
+    internal_port: int = names.PORT_INTERNAL
+
+
+class IngestBoot(_Document):
+    """Boot section of the `ingest` role."""
+
+    internal_port: int = names.PORT_INTERNAL
+    stores: tuple[Store, ...] = ()
+
+
+class InferenceProxyBoot(_Document):
+    """Boot section of the `inference-proxy` role, beside one Ollama each."""
+
+    port: int = names.PORT_PROXY
+    internal_port: int = names.PORT_INTERNAL
+    ollama_url: str = f"http://127.0.0.1:{names.PORT_OLLAMA}"
+    model: str = ""
+    pull: bool = True
+    parallel_requests: int = 2
+    context_tokens: int = 4096
+    keep_loaded: bool = True
+    drain_s: int = 150
+
+
+class MigrateBoot(_Document):
+    """Boot section of the `migrate` role: what the schema is made with."""
+
+    schema_version: int = 1
+    shards: int = 2
+
+
+class Boot(_Document):
+    """One section a role. An edit of a section restarts the pods of that role only."""
+
+    api: ApiBoot = ApiBoot()
+    shard: ShardBoot = ShardBoot()
+    ingest: IngestBoot = IngestBoot()
+    inference_proxy: InferenceProxyBoot = InferenceProxyBoot()
+    migrate: MigrateBoot = MigrateBoot()
+
+
+class Ingest(_Document):
+    """How new documents are read and cut."""
+
+    chunk_size_characters: int = 500
+    chunk_overlap_characters: int = 50
+    max_parallel_chunks: int = 10
+    max_document_size_bytes: int = 50 * 1024 * 1024
+
+
+class Retrieval(_Document):
+    """How passages are found."""
+
+    shards: int = 2
+    replicas_per_shard: int = 1
+    min_coverage_percent: int = 100
+    min_passages: int = 3
+    max_passages: int = 10
+
+
+class Inference(_Document):
+    """How answers are generated."""
+
+    model: str = ""
+    max_waiting: int = 32
+    max_wait_s: int = 30
+    max_answer_s: int = 120
+    max_output_tokens: int = 512
+    temperature_percent: int = 0
+    seed: int = 0
+    context_tokens: int = 4096
+
+
+class SelfTest(_Document):
+    """Which combination wants a passed self-test: a hash made by the operator; empty = none."""
+
+    wanted: str = ""
+
+
+class Live(_Document):
+    """What every process re-reads while it runs."""
+
+    ingest: Ingest = Ingest()
+    retrieval: Retrieval = Retrieval()
+    inference: Inference = Inference()
+    answer_mode: Literal["Generate", "Extract"] = "Generate"
+    self_test: SelfTest = SelfTest()
+
+
+class RuntimeConfig(_Document):
+    """The whole document, `runtime.json` of the ConfigMap."""
+
+    version: Literal[1] = CONFIG_VERSION
+    cluster: str
+    namespace: str = ""
+    runtime_version: str = ""
+    boot: Boot = Boot()
+    live: Live = Live()
+
+    def to_json(self) -> str:
+        """Return the document as stable JSON with every value, for people to read."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True)
+
+
+def _plain(document: BaseModel) -> Any:
+    return document.model_dump(mode="json", exclude_defaults=True)
+
+
+def digest(value: Any) -> str:
+    """Return `v1:` and 16 hex digits over the canonical JSON of a value."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return HASH_PREFIX + hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def boot_section(boot: Boot, role: names.Role) -> BaseModel:
+    """Return the section of a role (`demo` has none: it starts the others)."""
+    sections: dict[names.Role, BaseModel] = {
+        names.Role.API: boot.api,
+        names.Role.SHARD: boot.shard,
+        names.Role.INGEST: boot.ingest,
+        names.Role.INFERENCE_PROXY: boot.inference_proxy,
+        names.Role.MIGRATE: boot.migrate,
+    }
+    return sections[role]
+
+
+def boot_hash(boot: Boot, role: names.Role) -> str:
+    """Return the hash of a role's boot section: part of that tier's pod template."""
+    return digest(_plain(boot_section(boot, role)))
+
+
+def acknowledged_hash(boot: Boot, role: names.Role, live: Live) -> str:
+    """Return what a process reports: its boot section as started with, and `live` as it runs now.
+
+    The operator computes the same from the document it wrote; `Reconciling` ends when all agree.
+    """
+    return digest({"boot": _plain(boot_section(boot, role)), "live": _plain(live)})
+
+
+class Member(_Document):
+    """One running process, from its heartbeat row."""
+
+    role: str
+    name: str
+    config_hash: str
+    ready: bool
+    reason: str = ""
+    shard: int | None = None
+    age_s: float = 0.0
+
+
+class SelfTestResult(_Document):
+    """The last outcome of the self-test for one wanted combination."""
+
+    wanted: str = ""
+    model_digest: str = ""
+    generation: int = 0
+    passed: bool = False
+    consecutive_failures: int = 0
+    message: str = ""
+
+
+class ModelStatus(_Document):
+    """The model as Ollama holds it."""
+
+    name: str = ""
+    digest: str = ""
+    downloaded_bytes: int = 0
+    total_bytes: int = 0
+    loaded: bool = False
+
+
+class RetrievalStatus(_Document):
+    """The corpus as the database counts it."""
+
+    generation: int = 0
+    slot_map_epoch: int = 0
+    documents: int = 0
+    chunks: int = 0
+
+
+class RuntimeStatus(_Document):
+    """What an API pod knows about the whole cluster, at `/internal/status`."""
+
+    version: Literal[1] = STATUS_VERSION
+    database: Literal["ok", "unavailable", "unmigrated"] = "ok"
+    schema_version: int = 0
+    members: tuple[Member, ...] = ()
+    retrieval: RetrievalStatus = RetrievalStatus()
+    model: ModelStatus = ModelStatus()
+    self_test: SelfTestResult = SelfTestResult()

@@ -1,0 +1,300 @@
+"""The outside worlds as Protocols; adapters implement them, services know only these.
+
+Every call may raise `Unavailable` (the world did not answer) besides what its docstring names.
+Each Protocol has a fake in `tests/fakes` that passes the same contract test as the real adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatbot_core.retry import Deadline
+from chatbot_core.runtime_config import ModelStatus, RetrievalStatus
+from chatbot_runtime.domain.model import (
+    AnswerEnd,
+    Chunk,
+    Document,
+    DocumentState,
+    Found,
+    Generation,
+    GenerationOptions,
+    Hit,
+    Job,
+    MemberRow,
+    Message,
+    NewDocument,
+    Page,
+    Passage,
+    PulledDocument,
+    Query,
+    SlotCounter,
+    SlotMap,
+    Token,
+    User,
+)
+
+
+class Clock(Protocol):
+    """Time: `monotonic_s` for durations and deadlines, `unix_s` for what is stored."""
+
+    def monotonic_s(self) -> float:
+        """Return seconds that only move forward."""
+        ...
+
+    def unix_s(self) -> float:
+        """Return seconds since 1970."""
+        ...
+
+
+class Documents(Protocol):
+    """Documents and their passages, always inside one workspace."""
+
+    async def register(self, new: NewDocument) -> tuple[Document, bool]:
+        """Insert row and ingest job in one transaction.
+
+        The same bytes in the workspace are the same document: then the existing row and False.
+        """
+        ...
+
+    async def get(self, workspace: str, doc_id: str) -> Document:
+        """Return a document that is not deleted. Raises NotFound."""
+        ...
+
+    async def by_no(self, doc_no: int) -> Document | None:
+        """Return a document by its inner number for workers, None once deleted."""
+        ...
+
+    async def page(
+        self, workspace: str, cursor: str, limit: int, text: str, state: DocumentState | None
+    ) -> Page:
+        """Return a page, newest first; `text` matches names. Raises Invalid for a bad cursor."""
+        ...
+
+    async def numbers(self, workspace: str, doc_ids: Sequence[str]) -> frozenset[int]:
+        """Return the inner numbers of live documents. Raises NotFound if one is not there."""
+        ...
+
+    async def delete(self, workspace: str, doc_id: str) -> None:
+        """Write the Dead event and the erase job in one transaction. Raises NotFound."""
+        ...
+
+    async def passages(
+        self, workspace: str, generation: int, hits: Sequence[Hit]
+    ) -> tuple[Passage, ...]:
+        """Return the hits' texts that pass the last wall, in the order of the hits.
+
+        One statement joins `doc_event` on workspace, state, version and generation.
+        """
+        ...
+
+    async def set_state(self, doc_no: int, ver: int, state: DocumentState, error: str) -> None:
+        """Record a worker's progress with a document version; no effect on another version."""
+        ...
+
+    async def counts(self) -> RetrievalStatus:
+        """Return the corpus as counted, over all workspaces but the self-test's."""
+        ...
+
+
+class EventLog(Protocol):
+    """One event row per document and generation; slot counters order them."""
+
+    async def generation(self) -> Generation:
+        """Return the generation that reads use. Raises Unavailable before the first migration."""
+        ...
+
+    async def slot_map(self) -> SlotMap:
+        """Return who owns which slot."""
+        ...
+
+    async def write_chunks(
+        self,
+        generation: int,
+        document: Document,
+        chunks: Sequence[Chunk],
+        vectors: NDArray[np.float16],
+    ) -> None:
+        """Write a batch of chunk rows in a transaction of its own; they stay invisible."""
+        ...
+
+    async def publish(self, job: Job, generation: int, document: Document, chunks: int) -> bool:
+        """Make the document version visible: the last transaction of an ingest job.
+
+        Checks the job's token and the wanted version; False when either has moved on.
+        """
+        ...
+
+    async def counters(self, generation: int) -> tuple[SlotCounter, ...]:
+        """Return all slots' counters."""
+        ...
+
+    async def pull(
+        self, generation: int, after: Mapping[int, int]
+    ) -> tuple[Mapping[int, SlotCounter], tuple[PulledDocument, ...]]:
+        """Return, in one repeatable-read snapshot, counters and events after slot -> seq."""
+        ...
+
+
+class Jobs(Protocol):
+    """Background work under leases; the only "exactly one of us does it"."""
+
+    async def enqueue(
+        self, kind: str, key: str, workspace: str, payload: Mapping[str, object], run_after_s: float
+    ) -> bool:
+        """Insert a job unless an unfinished one of that kind and key exists; say if inserted."""
+        ...
+
+    async def take(self, kinds: Sequence[str], lease_s: float) -> Job | None:
+        """Take the next due job under a new token, or None."""
+        ...
+
+    async def renew(self, job: Job, lease_s: float, progress: str) -> bool:
+        """Extend the lease; False when another worker holds the job now."""
+        ...
+
+    async def finish(self, job: Job) -> bool:
+        """Remove a done job; False when the token is no longer ours."""
+        ...
+
+    async def fail(self, job: Job, error: str, retry_after_s: float | None) -> bool:
+        """Record a failure and run again later, or never where `retry_after_s` is None."""
+        ...
+
+
+class Accounts(Protocol):
+    """Users and sessions; a session is stored as the SHA-256 of its token."""
+
+    async def user(self, username: str) -> User:
+        """Return a user by name. Raises NotFound."""
+        ...
+
+    async def put_user(self, user: User) -> None:
+        """Insert a user. Raises Invalid where the name is taken."""
+        ...
+
+    async def ensure_admin(self, user: User) -> None:
+        """Insert or update the first admin, so that an edit of its Secret rotates the password."""
+        ...
+
+    async def users(self, workspace: str) -> tuple[User, ...]:
+        """Return the users of a workspace by name."""
+        ...
+
+    async def open_session(self, token_hash: bytes, user_id: str, expires_s: float) -> None:
+        """Store a session."""
+        ...
+
+    async def session_user(self, token_hash: bytes, now_s: float) -> User:
+        """Return the user of a session that has not expired. Raises Unauthenticated."""
+        ...
+
+    async def close_session(self, token_hash: bytes) -> None:
+        """Remove a session; no effect where it is gone."""
+        ...
+
+
+class Members(Protocol):
+    """Heartbeats of every process."""
+
+    async def beat(self, row: MemberRow) -> None:
+        """Insert or update this process's row; the database's clock stamps it."""
+        ...
+
+    async def leave(self, role: str, name: str) -> None:
+        """Remove this process's row at a clean end."""
+        ...
+
+    async def live(self, max_age_s: float) -> tuple[MemberRow, ...]:
+        """Return the rows younger than `max_age_s`, by role and name."""
+        ...
+
+
+class Settings(Protocol):
+    """Small persistent facts (`self_test`, `schema_version`), one JSON value a key."""
+
+    async def read(self, key: str) -> dict[str, object] | None:
+        """Return a value, or None."""
+        ...
+
+    async def write(self, key: str, value: Mapping[str, object]) -> None:
+        """Insert or replace a value."""
+        ...
+
+
+class Embedder(Protocol):
+    """Text to unit vectors."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Return what identifies the vectors: model, weights' hash, pooling, max tokens."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """Return the length of a vector."""
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return unit vectors, shape (len(texts), dimension). Raises Busy when overloaded."""
+        ...
+
+
+class Shards(Protocol):
+    """The vector tier as one thing: a scatter over exactly the 1,024 slots."""
+
+    async def search(self, query: Query, deadline: Deadline) -> Found:
+        """Return the best k over all slots; what no shard answered for is in `missing_slots`."""
+        ...
+
+    async def searchable(self, slot: int, seq: int, deadline: Deadline) -> bool:
+        """Say whether the slot's owner has applied the sequence."""
+        ...
+
+
+class LanguageModel(Protocol):
+    """A chat model behind a bounded queue."""
+
+    def stream(
+        self, messages: Sequence[Message], options: GenerationOptions, deadline: Deadline
+    ) -> AsyncIterator[Token | AnswerEnd]:
+        """Yield tokens, then one AnswerEnd. Closing the iterator stops the model.
+
+        Raises Busy when the queue is full, Unavailable when no model answers.
+        """
+        ...
+
+    async def status(self) -> ModelStatus:
+        """Return the model as held by the inference tier."""
+        ...
+
+
+class BlobStore(Protocol):
+    """Documents' bytes under random ids."""
+
+    @property
+    def name(self) -> str:
+        """Return the store's name in the spec."""
+        ...
+
+    async def put(self, object_id: str, content: AsyncIterator[bytes], media_type: str) -> None:
+        """Store all bytes or nothing."""
+        ...
+
+    def get(self, object_id: str) -> AsyncIterator[bytes]:
+        """Yield the bytes. Raises NotFound."""
+        ...
+
+    async def delete(self, object_id: str) -> None:
+        """Remove an object; no effect where it is gone."""
+        ...
+
+    async def older_than(self, age_s: float) -> tuple[str, ...]:
+        """Return ids of objects older than that, for the sweep."""
+        ...
+
+
+ReadSecret = Callable[[str], str]
