@@ -1,0 +1,220 @@
+"""The parts of the spec that keep bytes: claims, document stores, the database."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from chatbot_core.v1alpha1.fields import (
+    Edit,
+    Label,
+    Object,
+    Quantity,
+    SecretKey,
+    Subdomain,
+    Url,
+    size_rule,
+    stated,
+)
+
+_SAME_CLASS = (
+    "has(self.storageClassName) == has(oldSelf.storageClassName) && "
+    "(!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)"
+)
+
+
+class SecretKeyRef(Object):
+    """One key of a Secret in the object's namespace."""
+
+    name: Subdomain = stated(
+        Edit.ROLLS_DATABASE_USERS, "Name of a Secret in the namespace of this object."
+    )
+    key: SecretKey = stated(Edit.ROLLS_DATABASE_USERS, "Key in that Secret.")
+
+
+class Claim(Object):
+    """One volume claim of ours; it grows in place and never shrinks."""
+
+    RULES: ClassVar = (
+        (
+            "quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0",
+            "must not become smaller than it was; volumes only grow",
+            ".size",
+        ),
+        (_SAME_CLASS, "must not change; a claim keeps its storage class", ".storageClassName"),
+    )
+    size: Quantity = stated(
+        Edit.LIVE,
+        "Size of the claim; it grows in place where its class allows.",
+        default="10Gi",
+        extra=size_rule("100Mi", "64Ti"),
+    )
+    storage_class_name: Subdomain | None = stated(
+        Edit.IMMUTABLE, "Storage class of the claim; unset takes the default class.", default=None
+    )
+
+
+class ScratchStorage(Object):
+    """Storage that may be lost: it is filled again from the database."""
+
+    size: Quantity = stated(
+        Edit.ROLLS_SHARDS,
+        "Size limit of each shard pod's scratch volume.",
+        default="10Gi",
+        extra=size_rule("100Mi", "64Ti"),
+    )
+    storage_class_name: Subdomain | None = stated(
+        Edit.ROLLS_SHARDS,
+        "Storage class of a generic ephemeral claim; unset takes an emptyDir.",
+        default=None,
+    )
+
+
+class CredentialsRef(Object):
+    """A Secret with the keys accessKeyId and secretAccessKey."""
+
+    name: Subdomain = stated(Edit.ROLLS_INGEST_AND_API, "Name of a Secret in this namespace.")
+
+
+class S3(Object):
+    """A bucket of any S3 service."""
+
+    RULES: ClassVar = (
+        (
+            (
+                "!has(self.endpoint) || isURL(self.endpoint) && "
+                "url(self.endpoint).getScheme() in ['http', 'https']"
+            ),
+            "must be an http or https URL like https://s3.example.com",
+            ".endpoint",
+        ),
+        (
+            (
+                "!has(self.endpoint) || !isURL(self.endpoint) || self.allowInsecure || "
+                "url(self.endpoint).getScheme() == 'https'"
+            ),
+            "must be an https URL, or allowInsecure must be true",
+            ".endpoint",
+        ),
+        (
+            (
+                "!has(self.endpoint) || !isURL(self.endpoint) || "
+                "!url(self.endpoint).getHostname().matches('^(169[.]254[.]|[[]?fe80:)')"
+            ),
+            "must not be a link-local address",
+            ".endpoint",
+        ),
+        ("!self.prefix.contains('..')", "must not contain '..'", ".prefix"),
+        (
+            "self.bucket == oldSelf.bucket && self.prefix == oldSelf.prefix",
+            "must not change; documents would be left behind in the old place",
+            ".bucket",
+        ),
+    )
+    bucket: str = stated(
+        Edit.IMMUTABLE,
+        "Name of an existing bucket.",
+        pattern=r"^[a-z0-9][-a-z0-9.]*[a-z0-9]$",
+        min_length=3,
+        max_length=63,
+    )
+    prefix: str = stated(
+        Edit.IMMUTABLE,
+        "Prefix of every object key, like team-a/.",
+        default="",
+        pattern=r"^([-a-zA-Z0-9_.]+/)*$",
+        max_length=256,
+    )
+    region: str = stated(
+        Edit.ROLLS_INGEST_AND_API,
+        "Region that requests are signed for.",
+        default="us-east-1",
+        pattern=r"^[a-z0-9-]+$",
+        max_length=32,
+    )
+    endpoint: Url | None = stated(
+        Edit.ROLLS_INGEST_AND_API, "URL of the service; unset takes the region's.", default=None
+    )
+    path_style: bool = stated(
+        Edit.ROLLS_INGEST_AND_API, "Bucket in the path, not in the host name.", default=False
+    )
+    credentials_secret_ref: CredentialsRef
+    server_side_encryption: str | None = stated(
+        Edit.ROLLS_INGEST_AND_API,
+        "Value of the x-amz-server-side-encryption header of every new object.",
+        default=None,
+        pattern=r"^(AES256|aws:kms)$",
+        max_length=16,
+    )
+    allow_insecure: bool = stated(
+        Edit.LIVE, "Permit a plain http endpoint, for a network you trust.", default=False
+    )
+
+
+class Store(Object):
+    """One place for documents' bytes: a claim of ours, or a bucket."""
+
+    RULES: ClassVar = (
+        ("has(self.pvc) != has(self.s3)", "must have exactly one of pvc and s3", ""),
+        (
+            "has(self.pvc) == has(oldSelf.pvc)",
+            "must not change between pvc and s3; documents would be left behind",
+            "",
+        ),
+    )
+    # 40 of the object, "-store-" and these 16 are the 63 that a Service name may have.
+    name: Label = stated(
+        Edit.IMMUTABLE, "Name of the store, part of its children's names.", max_length=16
+    )
+    pvc: Claim | None = None
+    s3: S3 | None = None
+
+
+class Documents(Object):
+    """Where documents' bytes are kept."""
+
+    RULES: ClassVar = (
+        (
+            "self.stores.all(s, oldSelf.stores.exists(o, o.name == s.name))",
+            "must keep its store; documents would be left behind",
+            ".stores",
+        ),
+    )
+    stores: tuple[Store, ...] = stated(
+        Edit.IMMUTABLE,
+        "The document stores; one for now.",
+        default=(Store(name="main", pvc=Claim()),),
+        min_length=1,
+        max_length=1,
+        extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+
+
+class ExternalDatabase(Object):
+    """A PostgreSQL of yours, 14 or newer."""
+
+    secret_ref: SecretKeyRef
+    ca_secret_ref: SecretKeyRef | None = None
+
+
+class Database(Object):
+    """The truth about documents, chunks and people."""
+
+    RULES: ClassVar = (
+        (
+            "!(has(self.managed) && has(self.external))",
+            "must have at most one of managed and external",
+            "",
+        ),
+        (
+            "has(self.external) == has(oldSelf.external)",
+            "must not change between managed and external; data would be left behind",
+            "",
+        ),
+    )
+    managed: Claim | None = None
+    external: ExternalDatabase | None = None
+
+    @property
+    def claim(self) -> Claim | None:
+        """Return the claim of the managed database: the default one where nothing is said."""
+        return None if self.external else self.managed or Claim()
