@@ -28,6 +28,7 @@ from chatbot_runtime.domain.model import (
     Message,
     NewDocument,
     Page,
+    ParsedText,
     Passage,
     PulledDocument,
     Query,
@@ -136,6 +137,29 @@ class EventLog(Protocol):
         self, generation: int, after: Mapping[int, int]
     ) -> tuple[Mapping[int, SlotCounter], tuple[PulledDocument, ...]]:
         """Return, in one repeatable-read snapshot, counters and events after slot -> seq."""
+        ...
+
+
+class VectorIndex(Protocol):
+    """The rows of one shard in memory; every call is synchronous and leaves it consistent."""
+
+    def apply(self, document: PulledDocument) -> int:
+        """Apply one event whole; return what it changes in the slot's digest.
+
+        Raises Invalid for vectors that are not finite, are zero or have another dimension.
+        """
+        ...
+
+    def drop_slot(self, slot: int) -> None:
+        """Forget every document of a slot."""
+        ...
+
+    def search(self, query: Query, slots: frozenset[int]) -> tuple[Hit, ...]:
+        """Return the best k among live rows of these slots, the query's workspace and documents.
+
+        Exact: filters apply before the best are chosen. Ordered by score descending, doc_no, ord.
+        Raises Invalid for a vector that is not finite, is zero or has another dimension.
+        """
         ...
 
 
@@ -294,6 +318,18 @@ class BlobStore(Protocol):
 
     async def older_than(self, age_s: float) -> tuple[str, ...]:
         """Return ids of objects older than that, for the sweep."""
+        ...
+
+
+class Parser(Protocol):
+    """A document's bytes to text, in a confined process of its own."""
+
+    async def parse(self, content: bytes) -> ParsedText:
+        """Return the text; the format is told by the content, never by a name.
+
+        Raises Invalid where the document itself is at fault, with a reason for its owner, and
+        Bug where the confinement cannot be installed.
+        """
         ...
 
 

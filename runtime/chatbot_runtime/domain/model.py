@@ -73,6 +73,14 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class ParsedText:
+    """A document's text; `page_starts` are the offsets where pages begin, empty without pages."""
+
+    text: str
+    page_starts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of a document's text; offsets count characters of the extracted text."""
 
@@ -185,6 +193,18 @@ class PulledDocument:
     live: bool
     ords: NDArray[np.int32]
     vectors: NDArray[np.float16]
+
+
+class JobKind(StrEnum):
+    """The kinds of background work. Keys: `ingest` a doc_no, `erase` an object_id.
+
+    Payloads: `ingest` {doc_no, ver}, `erase` {store, object_id}.
+    """
+
+    INGEST = "ingest"
+    ERASE = "erase"
+    SWEEP = "sweep"
+    SELF_TEST = "self-test"
 
 
 @dataclass(frozen=True, slots=True)
