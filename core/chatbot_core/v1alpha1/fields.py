@@ -63,8 +63,6 @@ def immutable(next_step: str) -> dict[str, Any]:
 
 
 Quantity = Annotated[str, Field(pattern=quantity.PATTERN, max_length=20)]
-#: RFC 1123 label, as for names of objects.
-Label = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 #: RFC 1123 subdomain, as for Secrets and storage classes.
 Subdomain = Annotated[
     str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", min_length=1, max_length=253)

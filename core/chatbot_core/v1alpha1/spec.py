@@ -30,10 +30,18 @@ class Scaling(Object):
     )
 
 
+class ApiScaling(Object):
+    """How many API replicas run."""
+
+    min_replicas: int = stated(
+        Edit.LIVE, "Number of replicas that the tier runs.", default=2, ge=1, le=100
+    )
+
+
 class Api(Object):
     """The tier that people and programs talk to."""
 
-    scaling: Scaling = Scaling(min_replicas=2)
+    scaling: ApiScaling = ApiScaling()
 
 
 class Ingest(Object):

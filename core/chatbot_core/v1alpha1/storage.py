@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from chatbot_core.v1alpha1.fields import (
     Edit,
-    Label,
     Object,
     Quantity,
     SecretKey,
@@ -15,6 +16,9 @@ from chatbot_core.v1alpha1.fields import (
     size_rule,
     stated,
 )
+
+#: 40 characters of the object, "-store-" and these 16 are the 63 that a Service name may have.
+StoreName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=16)]
 
 _SAME_CLASS = (
     "has(self.storageClassName) == has(oldSelf.storageClassName) && "
@@ -161,10 +165,7 @@ class Store(Object):
             "",
         ),
     )
-    # 40 of the object, "-store-" and these 16 are the 63 that a Service name may have.
-    name: Label = stated(
-        Edit.IMMUTABLE, "Name of the store, part of its children's names.", max_length=16
-    )
+    name: StoreName = stated(Edit.IMMUTABLE, "Name of the store, part of its children's names.")
     pvc: Claim | None = None
     s3: S3 | None = None
 
