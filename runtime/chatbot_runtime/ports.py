@@ -6,7 +6,7 @@ Each Protocol has a fake in `tests/fakes` that passes the same contract test as 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -31,7 +31,9 @@ from chatbot_runtime.domain.model import (
     ParsedText,
     Passage,
     PulledDocument,
+    PullProgress,
     Query,
+    ServedModel,
     SlotCounter,
     SlotMap,
     Token,
@@ -293,6 +295,35 @@ class LanguageModel(Protocol):
 
     async def status(self) -> ModelStatus:
         """Return the model as held by the inference tier."""
+        ...
+
+
+class ModelServer(Protocol):
+    """One Ollama, as the inference proxy beside it sees it."""
+
+    async def models(self) -> tuple[ServedModel, ...]:
+        """Return the models on its disk."""
+        ...
+
+    async def is_loaded(self, model: str) -> bool:
+        """Say whether the model is in memory now."""
+        ...
+
+    def pull(self, model: str) -> AsyncGenerator[PullProgress, None]:
+        """Download a model, yielding progress until it is verified and usable."""
+        ...
+
+    async def load(self, model: str, context_tokens: int, keep_loaded: bool) -> None:
+        """Bring the model into memory. Raises NotFound where it is not on the disk."""
+        ...
+
+    def chat(
+        self, messages: Sequence[Message], options: GenerationOptions, keep_loaded: bool
+    ) -> AsyncGenerator[Token | AnswerEnd, None]:
+        """Yield tokens, then one AnswerEnd. Closing the iterator closes the connection.
+
+        Raises Unavailable also in the middle of an answer.
+        """
         ...
 
 

@@ -286,3 +286,20 @@ class GenerationOptions:
     temperature_percent: int
     seed: int
     context_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model as a model server holds it on its disk."""
+
+    name: str
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PullProgress:
+    """A download that runs: bytes of all layers known so far."""
+
+    downloaded_bytes: int
+    total_bytes: int

@@ -1,0 +1,189 @@
+"""Client of one Ollama server; used by the inference proxy beside it and by nothing else.
+
+Protocol: Ollama's `docs/api.md` and `api/types.go`, version 0.9.6. Streams are NDJSON; a failure in
+the middle of one is a line `{"error": ...}` under status 200. Durations are nanoseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Final
+
+import httpx
+
+from chatbot_core.errors import Busy, ChatbotError, Invalid, NotFound, Unavailable
+from chatbot_runtime.domain.model import (
+    AnswerEnd,
+    GenerationOptions,
+    Message,
+    PullProgress,
+    ServedModel,
+    Token,
+)
+
+_WHAT: Final = "Ollama"
+_NS: Final = 1e9
+_CONNECT_S: Final = 2.0
+#: Loading tens of gigabytes from a slow disk takes minutes; Ollama's own limit is 5 of them.
+_LOAD_S: Final = 330.0
+_KEEP_FOREVER: Final = -1
+_KEEP_A_WHILE: Final = "5m"
+
+
+def canonical(model: str) -> str:
+    """Return a model's name as Ollama lists it: a missing tag is `latest`."""
+    return model if ":" in model.rsplit("/", 1)[-1] else f"{model}:latest"
+
+
+class Ollama:
+    """`ports.ModelServer` over HTTP. Time limits between two bytes of a stream are the caller's."""
+
+    def __init__(self, url: str) -> None:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=8)
+        self._http = httpx.AsyncClient(
+            base_url=url, timeout=httpx.Timeout(10.0, connect=_CONNECT_S), limits=limits
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def models(self) -> tuple[ServedModel, ...]:
+        """Return the models on its disk."""
+        body = await self._get("/api/tags")
+        return tuple(
+            ServedModel(str(one["name"]), str(one.get("digest", "")), int(one.get("size", 0)))
+            for one in body.get("models") or ()
+        )
+
+    async def is_loaded(self, model: str) -> bool:
+        """Say whether the model is in memory now."""
+        body = await self._get("/api/ps")
+        return canonical(model) in {str(one["name"]) for one in body.get("models") or ()}
+
+    async def pull(self, model: str) -> AsyncGenerator[PullProgress, None]:
+        """Download a model; layers are summed as they become known."""
+        layers: dict[str, tuple[int, int]] = {}
+        request = {"model": model, "stream": True}
+        async with contextlib.aclosing(self._lines("/api/pull", request, _LOAD_S)) as lines:
+            async for line in lines:
+                if line.get("status") == "success":
+                    return
+                if digest := line.get("digest"):
+                    layers[digest] = (int(line.get("completed", 0)), int(line.get("total", 0)))
+                    yield PullProgress(
+                        sum(done for done, _ in layers.values()),
+                        sum(total for _, total in layers.values()),
+                    )
+        raise Unavailable(_WHAT, f"the download of {model} ended before it was complete")
+
+    async def load(self, model: str, context_tokens: int, keep_loaded: bool) -> None:
+        """Bring the model into memory with an empty chat.
+
+        The context size is the one of later chats: another one would load the model again.
+        """
+        request = {
+            "model": model,
+            "messages": [],
+            "stream": True,
+            "keep_alive": _keep_alive(keep_loaded),
+            "options": {"num_ctx": context_tokens},
+        }
+        async with contextlib.aclosing(self._lines("/api/chat", request, _LOAD_S)) as lines:
+            async for _ in lines:
+                pass
+
+    async def chat(
+        self, messages: Sequence[Message], options: GenerationOptions, keep_loaded: bool
+    ) -> AsyncGenerator[Token | AnswerEnd, None]:
+        """Yield tokens numbered from 1, then one AnswerEnd with Ollama's own counts and times."""
+        request = {
+            "model": options.model,
+            "messages": [{"role": one.role, "content": one.content} for one in messages],
+            "stream": True,
+            "keep_alive": _keep_alive(keep_loaded),
+            "options": {
+                "temperature": options.temperature_percent / 100,
+                "num_predict": options.max_output_tokens,
+                "seed": options.seed,
+                "num_ctx": options.context_tokens,
+            },
+        }
+        sent = 0
+        async with contextlib.aclosing(self._lines("/api/chat", request, None)) as lines:
+            async for line in lines:
+                text = str((line.get("message") or {}).get("content") or "")
+                if text:
+                    sent += 1
+                    yield Token(sent, text)
+                if line.get("done"):
+                    yield _end(line, sent)
+                    return
+        raise Unavailable(_WHAT, "the answer ended without its last line")
+
+    async def _get(self, path: str) -> dict[str, Any]:
+        try:
+            response = await self._http.get(path)
+        except httpx.HTTPError as error:
+            raise Unavailable(_WHAT, type(error).__name__) from error
+        if response.status_code != httpx.codes.OK:
+            raise _failure(response.status_code, response.content)
+        return _json_object(response.content)
+
+    async def _lines(
+        self, path: str, request: Mapping[str, Any], read_s: float | None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        timeout = httpx.Timeout(read_s, connect=_CONNECT_S)
+        try:
+            async with self._http.stream("POST", path, json=request, timeout=timeout) as response:
+                if response.status_code != httpx.codes.OK:
+                    raise _failure(response.status_code, await response.aread())
+                async for raw in response.aiter_lines():
+                    line = _json_object(raw.encode())
+                    if "error" in line:
+                        raise Unavailable(_WHAT, str(line["error"])[:200])
+                    yield line
+        except httpx.HTTPError as error:
+            raise Unavailable(_WHAT, type(error).__name__) from error
+
+
+def _keep_alive(keep_loaded: bool) -> int | str:
+    return _KEEP_FOREVER if keep_loaded else _KEEP_A_WHILE
+
+
+def _end(line: Mapping[str, Any], sent: int) -> AnswerEnd:
+    first_ns = int(line.get("load_duration") or 0) + int(line.get("prompt_eval_duration") or 0)
+    return AnswerEnd(
+        reason=str(line.get("done_reason") or "stop"),
+        prompt_tokens=int(line.get("prompt_eval_count") or 0),
+        answer_tokens=int(line.get("eval_count") or sent),
+        first_token_s=first_ns / _NS,
+        total_s=int(line.get("total_duration") or 0) / _NS,
+        model=str(line.get("model") or ""),
+    )
+
+
+def _failure(status: int, content: bytes) -> ChatbotError:
+    try:
+        message = str(_json_object(content).get("error") or status)[:200]
+    except Unavailable:
+        message = f"status {status}"
+    if status == httpx.codes.NOT_FOUND:
+        return NotFound(f"{_WHAT} does not hold the model: {message}")
+    if status == httpx.codes.BAD_REQUEST:
+        return Invalid("request to Ollama", message, "one that this version of Ollama knows")
+    if status in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE}:
+        return Busy(_WHAT, 1.0)
+    return Unavailable(_WHAT, message)
+
+
+def _json_object(content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except ValueError:
+        raise Unavailable(_WHAT, "it sent something that is not JSON") from None
+    if not isinstance(value, dict):
+        raise Unavailable(_WHAT, "it sent JSON that is not an object")
+    return value
