@@ -34,6 +34,8 @@ LABEL_VERSION: Final = "app.kubernetes.io/version"
 LABEL_RETAINED_FROM: Final = f"{GROUP}/retained-from"
 ANNOTATION_APPLIED: Final = f"{GROUP}/applied"
 ANNOTATION_BOOT: Final = f"{GROUP}/boot"
+#: On what outlives its ChatbotCluster: the UID of the object it serves now.
+ANNOTATION_CLUSTER_UID: Final = f"{GROUP}/cluster-uid"
 APP_NAME: Final = "chatbot"
 
 
@@ -123,6 +125,8 @@ KEY_CA: Final = "ca.crt"
 
 # Key of the ConfigMap and where every runtime container finds it.
 CONFIG_KEY: Final = "runtime.json"
+#: Second key of the ConfigMap: version and images chosen at first sight; no pod mounts it.
+CHOICE_KEY: Final = "choice.json"
 CONFIG_DIR: Final = "/etc/chatbot/config"
 CONFIG_FILE: Final = f"{CONFIG_DIR}/{CONFIG_KEY}"
 
