@@ -83,8 +83,8 @@ def custom_resource_definition() -> dict[str, Any]:
 
 
 def _root() -> dict[str, Any]:
-    status = structural(ChatbotClusterStatus)
     # kstatus takes an object without status for healthy; this default says that nobody has looked.
+    status: dict[str, Any] = _without_defaults(structural(ChatbotClusterStatus))
     status["default"] = {"observedGeneration": -1}
     return {
         "description": "One whole document-chat service: API, shards, inference, ingest, storage.",
@@ -124,10 +124,18 @@ def _convert(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
     if node.get("type") == "object":
         result |= _properties(node, defs)
     if "default" in node and node["default"] is not None:
-        result["default"] = {} if node.get("type") == "object" else _present(node["default"])
+        # In full, also for objects: CEL rules are evaluated on the stated default alone.
+        result["default"] = _present(node["default"])
     if "type" not in result:
         raise Bug(f"the schema of {node.get('title', node)} has no single type")
     return result
+
+
+def _without_defaults(node: Any) -> Any:
+    """Return the schema of what only the operator writes: nothing is filled in for it."""
+    if isinstance(node, dict):
+        return {key: _without_defaults(item) for key, item in node.items() if key != "default"}
+    return [_without_defaults(item) for item in node] if isinstance(node, list) else node
 
 
 def _present(value: Any) -> Any:

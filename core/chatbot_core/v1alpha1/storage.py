@@ -100,10 +100,7 @@ class S3(Object):
             ".endpoint",
         ),
         (
-            (
-                "!has(self.endpoint) || !isURL(self.endpoint) || "
-                "!url(self.endpoint).getHostname().matches('^(169[.]254[.]|[[]?fe80:)')"
-            ),
+            "!has(self.endpoint) || !self.endpoint.matches('^[a-z]+://(169[.]254[.]|[[]fe[89ab])')",
             "must not be a link-local address",
             ".endpoint",
         ),
