@@ -6,7 +6,6 @@ writes it without mistakes of indentation.
 
 import base64
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from localkube.layout import NODE_IP, PAUSE_IMAGE, POD_RANGE, Instance
@@ -165,7 +164,6 @@ def corefile(cluster: Instance) -> str:
     waiting for an old one would look like a fault of whoever asks.
     """
     return f""".:53 {{
-  bind {NODE_IP}
   errors
   ready 127.0.0.1:8181
   cache 2
@@ -240,5 +238,3 @@ def published_key(service: str) -> tuple[str, str, int]:
     if not (colon and slash and namespace and name and port.isdigit()):
         raise ValueError(service)
     return namespace, name, int(port)
-
-

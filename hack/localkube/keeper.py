@@ -29,6 +29,7 @@ KERNEL_VALUES = {
     "kernel/keys/root_maxbytes": "25000000",
 }
 _POLL_S = 0.05
+_NS_PER_S = 1_000_000_000
 _WRITABLE = 0o777
 
 
@@ -61,7 +62,8 @@ def main(arguments: list[str]) -> None:
     changed_ns = -1
     while True:
         now_ns = volumes.stat().st_mtime_ns
-        if now_ns != changed_ns:
+        # File times are coarse: within a second of a change another may look the same.
+        if now_ns != changed_ns or time.time_ns() - now_ns < _NS_PER_S:
             open_up(volumes)
             changed_ns = now_ns
         time.sleep(_POLL_S)

@@ -5,7 +5,7 @@ So a process is remembered as pid and start time (field 22 of /proc/PID/stat,
 proc(5)), and whatever no longer matches both is not ours.
 """
 
-import ctypes
+import contextlib
 import json
 import os
 import signal
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
+_DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +76,15 @@ def spawn(
     With `dies_with_parent` the kernel ends it when the starting *thread* ends
     (prctl(2), PR_SET_PDEATHSIG), so start it from a thread that lives as long.
     """
-    libc = ctypes.CDLL(None)
-
-    def ask_for_death_signal() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
+    line = [*_DIE_WITH_PARENT, *command] if dies_with_parent else list(command)
     with log.open("ab") as output:
         child = subprocess.Popen(
-            command,
+            line,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
             env=None if environment is None else dict(environment),
-            preexec_fn=ask_for_death_signal if dies_with_parent else None,
         )
     process = find(child.pid)
     # A start that failed at once is found by whoever waits for the server.
@@ -128,8 +123,6 @@ def _signal(process: Process, number: signal.Signals) -> None:
 
 
 def _still_running(process: Process) -> bool:
-    try:
+    with contextlib.suppress(ChildProcessError):
         os.waitpid(process.pid, os.WNOHANG)
-    except ChildProcessError:
-        pass
     return process.alive

@@ -13,9 +13,7 @@ _IPV4_BYTES = 4
 def query(identifier: int, name: str) -> bytes:
     """Return the query for the IPv4 addresses of a name."""
     header = struct.pack("!6H", identifier, _RECURSION_DESIRED, 1, 0, 0, 0)
-    labels = b"".join(
-        bytes([len(label)]) + label.encode() for label in name.rstrip(".").split(".")
-    )
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.rstrip(".").split("."))
     return header + labels + b"\0" + struct.pack("!2H", _TYPE_A, _CLASS_IN)
 
 
