@@ -301,8 +301,8 @@ class LanguageModel(Protocol):
 class ModelServer(Protocol):
     """One Ollama, as the inference proxy beside it sees it."""
 
-    async def models(self) -> tuple[ServedModel, ...]:
-        """Return the models on its disk."""
+    async def find(self, model: str) -> ServedModel | None:
+        """Return the model as it lies on its disk, None where it does not."""
         ...
 
     async def is_loaded(self, model: str) -> bool:

@@ -50,13 +50,13 @@ class Ollama:
         """Close all connections."""
         await self._http.aclose()
 
-    async def models(self) -> tuple[ServedModel, ...]:
-        """Return the models on its disk."""
+    async def find(self, model: str) -> ServedModel | None:
+        """Return the model as it lies on its disk, None where it does not."""
         body = await self._get("/api/tags")
-        return tuple(
-            ServedModel(str(one["name"]), str(one.get("digest", "")), int(one.get("size", 0)))
-            for one in body.get("models") or ()
-        )
+        for one in body.get("models") or ():
+            if one.get("name") == canonical(model):
+                return ServedModel(model, str(one.get("digest", "")), int(one.get("size", 0)))
+        return None
 
     async def is_loaded(self, model: str) -> bool:
         """Say whether the model is in memory now."""
