@@ -1,0 +1,82 @@
+"""What a run of pytest has reported so far, from its line of events. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from testlayers.layers import layer_of
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One line of the final table."""
+
+    layer: str
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    not_run: str = ""
+    allowed: bool = False
+
+    @property
+    def green(self) -> bool:
+        """Return whether this line lets the whole run pass."""
+        if self.not_run:
+            return self.allowed
+        return self.failed == 0 and self.skipped == 0
+
+    def line(self) -> str:
+        """Return `layer passed failed skipped seconds`, or why it did not run."""
+        if self.not_run:
+            return f"{self.layer:<10} NOT RUN: {self.not_run}"
+        counts = f"{self.passed:>7} {self.failed:>7} {self.skipped:>8}"
+        return f"{self.layer:<10} {counts} {self.seconds:>8.1f}"
+
+
+HEADER = f"{'layer':<10} {'passed':>7} {'failed':>7} {'skipped':>8} {'seconds':>8}"
+
+
+@dataclass(slots=True)
+class Tally:
+    """Outcomes by test, fed with the events of `testlayers.plugin`."""
+
+    worst: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    running: str = ""
+
+    def feed(self, line: str) -> str:
+        """Take one event; return a sentence when a test just failed or was skipped, else ''."""
+        event = json.loads(line)
+        test: str = event["id"]
+        if event["kind"] == "start":
+            self.running = test
+            return ""
+        self.running = ""
+        self.seconds[test] = self.seconds.get(test, 0.0) + event["seconds"]
+        before = self.worst.get(test, "passed")
+        rank = ("passed", "skipped", "failed")
+        self.worst[test] = max(before, event["outcome"], key=rank.index)
+        news = self.worst[test] != before and self.worst[test] != "passed"
+        return f"{self.worst[test].upper()} {test}" if news else ""
+
+    def count(self, outcome: str) -> int:
+        """Return how many tests ended that way."""
+        return sum(1 for one in self.worst.values() if one == outcome)
+
+    def outcome(self, layer: str) -> Outcome:
+        """Return the table's line of one layer."""
+        tests = [test for test in self.worst if layer_of(test) == layer]
+        ends = [self.worst[test] for test in tests]
+        seconds = sum(self.seconds.get(test, 0.0) for test in tests)
+        counts = (ends.count("passed"), ends.count("failed"), ends.count("skipped"))
+        return Outcome(layer, *counts, seconds)
+
+
+def last_line(outcomes: list[Outcome]) -> str:
+    """Return `N passed, N failed`; whatever keeps the run from passing counts as failed."""
+    passed = sum(one.passed for one in outcomes)
+    missing = sum(1 for one in outcomes if one.not_run and not one.allowed)
+    failed = sum(one.failed + one.skipped for one in outcomes) + missing
+    return f"{passed} passed, {failed} failed"
