@@ -27,7 +27,9 @@ from localkube.resolver import addresses, query
 _CLONE_NEWNET = 0x40000000
 _CHUNK_BYTES = 1 << 16
 _CONNECT_TIMEOUT_S = 10.0
-_LOOKUP_TIMEOUT_S = 2.0
+_LOOKUP_TIMEOUT_S = 1.0
+_TRIAL_S = 1.5
+_PAUSE_S = 0.2
 _DNS_PORT = 53
 
 
@@ -38,6 +40,10 @@ class Target:
     host: str
     port: int
     is_service: bool
+
+
+class NoAddressError(OSError):
+    """The cluster's name server knows no address for the name."""
 
 
 class _Answer(asyncio.DatagramProtocol):
@@ -56,7 +62,7 @@ class _Answer(asyncio.DatagramProtocol):
 
 
 async def look_up(name: str) -> str:
-    """Return the address of a cluster name; raises `OSError` when it has none."""
+    """Return the address of a cluster name; raises `NoAddressError` when it has none."""
     loop = asyncio.get_running_loop()
     identifier = secrets.randbelow(1 << 16)
     found: asyncio.Future[list[str]] = loop.create_future()
@@ -69,8 +75,7 @@ async def look_up(name: str) -> str:
     finally:
         transport.close()
     if not hosts:
-        message = f"{name} has no address"
-        raise OSError(message)
+        raise NoAddressError(name)
     return hosts[0]
 
 
@@ -89,8 +94,16 @@ def _keep_alive(writer: asyncio.StreamWriter) -> None:
 
 
 async def _connect(target: Target) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    host = await look_up(target.host) if target.is_service else target.host
-    return await asyncio.open_connection(host, target.port)
+    if not target.is_service:
+        return await asyncio.open_connection(target.host, target.port)
+    while True:
+        # A Service that is gone for a moment has no name, or an old address that swallows
+        # packets; one without ready pods refuses, and that is an answer to pass on.
+        try:
+            async with asyncio.timeout(_TRIAL_S):
+                return await asyncio.open_connection(await look_up(target.host), target.port)
+        except (TimeoutError, NoAddressError):
+            await asyncio.sleep(_PAUSE_S)
 
 
 async def serve_one(

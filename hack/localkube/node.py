@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from localkube import (
@@ -205,6 +206,8 @@ def _remove_folder(folder: Path) -> None:
         raise ClusterError(f"not removed, because something is mounted there: {', '.join(held)}")
     if folder.exists():
         shutil.rmtree(folder)
+    with suppress(OSError):
+        folder.parent.rmdir()
 
 
 def publish_service(cluster: Instance, text: str) -> int:

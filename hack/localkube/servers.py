@@ -39,7 +39,7 @@ class ControlPlane:
 
     state: Path
     binaries: Path
-    address: str = "127.0.0.1"
+    address: str = NODE_IP
     etcd_port: int = 2379
     etcd_peer_port: int = 2380
     api_port: int = API_PORT
@@ -110,7 +110,7 @@ def controller_manager(plane: ControlPlane, extra: tuple[str, ...] = ()) -> list
 
 def node_commands(cluster: Instance, binaries: Path, containerd: str) -> Mapping[str, list[str]]:
     """Return the command line of every server of the provider `node`, in starting order."""
-    plane = ControlPlane(cluster.state, binaries, address=NODE_IP)
+    plane = ControlPlane(cluster.state, binaries)
     pki = cluster.pki
     kubelet_client = (
         "--enable-admission-plugins=NodeRestriction",
