@@ -30,7 +30,7 @@ def gates() -> tuple[Gate, ...]:
     tools = PYTHON.parent
     return (
         Gate("types", (str(tools / "mypy"), *_typed())),
-        Gate("lint", (str(tools / "ruff"), "check", "--quiet", ".")),
+        Gate("lint", (str(tools / "ruff"), "check", "--quiet", "--output-format=concise", ".")),
         Gate("format", (str(tools / "ruff"), "format", "--check", "--quiet", ".")),
         Gate("imports", (str(tools / "lint-imports"),)),
         Gate("generated files", (str(PYTHON), "hack/gen_crds.py", "--check")),

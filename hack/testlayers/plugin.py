@@ -26,15 +26,24 @@ def pytest_runtest_logstart(nodeid: str) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Say how a phase of a test ended; an expected failure counts as skipped."""
-    event = {"kind": "end", "id": report.nodeid, "seconds": report.duration}
-    if report.when == "call" or report.outcome != "passed":
-        _write({**event, "outcome": report.outcome})
-    else:
-        _write({**event, "outcome": "passed"})
+    """Say how a phase of a test ended: setup, call or teardown."""
+    _write(
+        {
+            "kind": "phase",
+            "id": report.nodeid,
+            "seconds": report.duration,
+            "outcome": report.outcome,
+        }
+    )
+
+
+def pytest_runtest_logfinish(nodeid: str) -> None:
+    """Say that a test came to its end."""
+    _write({"kind": "finish", "id": nodeid})
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
     """Count a file that cannot be collected as a failed test."""
     if report.outcome != "passed":
-        _write({"kind": "end", "id": report.nodeid, "seconds": 0.0, "outcome": report.outcome})
+        _write({"kind": "phase", "id": report.nodeid, "seconds": 0.0, "outcome": report.outcome})
+        _write({"kind": "finish", "id": report.nodeid})

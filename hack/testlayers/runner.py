@@ -55,7 +55,8 @@ class Watch:
             if news := self.tally.feed(line):
                 self._tell(news)
         if time.monotonic() - self.said_s > HEARTBEAT_S:
-            counts = f"{self.tally.count('passed')} passed, {self.tally.count('failed')} failed"
+            ends = self.tally.ends()
+            counts = f"{ends.count('passed')} passed, {ends.count('failed')} failed"
             self._tell(f"  {self.elapsed_s:.0f} s, {counts}, now {self.tally.running or '...'}")
 
     def _tell(self, text: str) -> None:

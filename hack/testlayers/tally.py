@@ -40,38 +40,44 @@ HEADER = f"{'layer':<10} {'passed':>7} {'failed':>7} {'skipped':>8} {'seconds':>
 
 @dataclass(slots=True)
 class Tally:
-    """Outcomes by test, fed with the events of `testlayers.plugin`."""
+    """Outcomes by test, fed with the events of `testlayers.plugin`; unfinished tests do not count."""
 
     worst: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    finished: set[str] = field(default_factory=set)
     running: str = ""
 
     def feed(self, line: str) -> str:
         """Take one event; return a sentence when a test just failed or was skipped, else ''."""
         event = json.loads(line)
         test: str = event["id"]
-        if event["kind"] == "start":
-            self.running = test
-            return ""
-        self.running = ""
-        self.seconds[test] = self.seconds.get(test, 0.0) + event["seconds"]
-        before = self.worst.get(test, "passed")
-        rank = ("passed", "skipped", "failed")
-        self.worst[test] = max(before, event["outcome"], key=rank.index)
-        news = self.worst[test] != before and self.worst[test] != "passed"
-        return f"{self.worst[test].upper()} {test}" if news else ""
+        match event["kind"]:
+            case "start":
+                self.running = test
+            case "finish":
+                self.running = ""
+                self.finished.add(test)
+            case _:
+                return self._phase(test, event["outcome"], event["seconds"])
+        return ""
 
-    def count(self, outcome: str) -> int:
-        """Return how many tests ended that way."""
-        return sum(1 for one in self.worst.values() if one == outcome)
+    def _phase(self, test: str, outcome: str, seconds: float) -> str:
+        self.seconds[test] = self.seconds.get(test, 0.0) + seconds
+        before = self.worst.get(test, "passed")
+        now = max(before, outcome, key=("passed", "skipped", "failed").index)
+        self.worst[test] = now
+        return f"{now.upper()} {test}" if now not in {before, "passed"} else ""
+
+    def ends(self, layer: str = "") -> list[str]:
+        """Return how the finished tests of a layer, or of all, ended."""
+        return [self.worst[test] for test in self.finished if not layer or layer_of(test) == layer]
 
     def outcome(self, layer: str) -> Outcome:
         """Return the table's line of one layer."""
-        tests = [test for test in self.worst if layer_of(test) == layer]
-        ends = [self.worst[test] for test in tests]
-        seconds = sum(self.seconds.get(test, 0.0) for test in tests)
+        ends = self.ends(layer)
+        spent = [value for test, value in self.seconds.items() if layer_of(test) == layer]
         counts = (ends.count("passed"), ends.count("failed"), ends.count("skipped"))
-        return Outcome(layer, *counts, seconds)
+        return Outcome(layer, *counts, sum(spent))
 
 
 def last_line(outcomes: list[Outcome]) -> str:

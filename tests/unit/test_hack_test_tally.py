@@ -14,21 +14,26 @@ def test_a_test_that_fails_in_any_phase_is_one_failure_and_is_told_at_once() -> 
     tally = Tally()
     said = [
         tally.feed(event("start", "tests/unit/test_a.py::test_one")),
-        tally.feed(event("end", "tests/unit/test_a.py::test_one", "passed", 1.0)),
-        tally.feed(event("end", "tests/unit/test_a.py::test_one", "failed", 0.5)),
-        tally.feed(event("end", "tests/arch/test_b.py::test_two", "passed", 2.0)),
+        tally.feed(event("phase", "tests/unit/test_a.py::test_one", "passed", 1.0)),
+        tally.feed(event("phase", "tests/unit/test_a.py::test_one", "failed", 0.5)),
+        tally.feed(event("finish", "tests/unit/test_a.py::test_one")),
+        tally.feed(event("phase", "tests/arch/test_b.py::test_two", "passed", 2.0)),
+        tally.feed(event("finish", "tests/arch/test_b.py::test_two")),
     ]
-    assert said == ["", "", "FAILED tests/unit/test_a.py::test_one", ""]
+    assert said == ["", "", "FAILED tests/unit/test_a.py::test_one", "", "", ""]
     assert tally.outcome("unit") == Outcome("unit", 0, 1, 0, 1.5)
     assert tally.outcome("arch") == Outcome("arch", 1, 0, 0, 2.0)
 
 
-def test_the_test_that_hung_is_known() -> None:
+def test_the_test_that_hung_is_known_and_does_not_count_as_passed() -> None:
     tally = Tally()
     tally.feed(event("start", "tests/runtime/test_a.py::test_one"))
-    tally.feed(event("end", "tests/runtime/test_a.py::test_one"))
+    tally.feed(event("phase", "tests/runtime/test_a.py::test_one"))
+    tally.feed(event("finish", "tests/runtime/test_a.py::test_one"))
     tally.feed(event("start", "tests/runtime/test_a.py::test_two"))
+    tally.feed(event("phase", "tests/runtime/test_a.py::test_two"))
     assert tally.running == "tests/runtime/test_a.py::test_two"
+    assert tally.ends() == ["passed"]
 
 
 def test_a_skipped_test_and_a_missing_layer_fail_the_run() -> None:
