@@ -1,0 +1,49 @@
+"""The command line of `hack/release`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from images import application
+from images.build import NAMES, as_json, build, default_names, push
+from images.errors import ImageError
+from images.process import say_to_stderr
+from localkube.errors import ClusterError
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    top = argparse.ArgumentParser(
+        prog="hack/release", description="Build what a release consists of."
+    )
+    commands = top.add_subparsers(dest="command", required=True)
+    images = commands.add_parser(
+        "images",
+        help="build container images",
+        description="Build container images into the user's cache and print a JSON map of them.",
+    )
+    images.add_argument("--only", nargs="+", metavar="NAME", choices=NAMES, help="of: %(choices)s")
+    images.add_argument("--registry", metavar="R", help="registry and path, such as ghcr.io/me")
+    images.add_argument("--push", action="store_true", help="push operator and runtime there")
+    return top
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; returns the exit status: 0 done, 1 failed, 2 wrong usage."""
+    top = parser()
+    options = top.parse_args(arguments)
+    if options.push != bool(options.registry):
+        top.error("--push and --registry belong together: name the registry to push to")
+    docker = application.docker_answers()
+    try:
+        built = build(options.only or default_names(docker=docker), docker=docker)
+        if options.push:
+            push(built, options.registry, application.version(), docker=docker, say=say_to_stderr)
+    except (ImageError, ClusterError) as error:
+        print(f"hack/release: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(as_json(built), indent=2))
+    return 0
