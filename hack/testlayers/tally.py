@@ -40,7 +40,7 @@ HEADER = f"{'layer':<10} {'passed':>7} {'failed':>7} {'skipped':>8} {'seconds':>
 
 @dataclass(slots=True)
 class Tally:
-    """Outcomes by test, fed with the events of `testlayers.plugin`; unfinished tests do not count."""
+    """Outcomes by test, fed with the events of `testlayers.plugin`; a test counts once it ended."""
 
     worst: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
