@@ -98,6 +98,10 @@ class Documents(Protocol):
         """Record a worker's progress with a document version; no effect on another version."""
         ...
 
+    async def unnamed(self, store: str, object_ids: Sequence[str]) -> tuple[str, ...]:
+        """Return those objects of a store that no document names and no erase job waits for."""
+        ...
+
     async def counts(self) -> RetrievalStatus:
         """Return the corpus as counted, over all workspaces but the self-test's."""
         ...
