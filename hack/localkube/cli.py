@@ -37,8 +37,8 @@ def parser() -> argparse.ArgumentParser:
     shown = commands.add_parser("status", help="what runs; exit code 1 unless it is up")
     shown.add_argument("--json", action="store_true")
     commands.add_parser("env", help='for eval "$(hack/cluster env)": plain kubectl works')
-    _rest(commands.add_parser("kubectl", help="run kubectl against the cluster"))
-    _rest(commands.add_parser("run", help="run a command in the node's network (provider 'node')"))
+    commands.add_parser("kubectl", help="run kubectl with the arguments behind it")
+    commands.add_parser("run", help="run a command in the node's network (provider 'node')")
     loaded = commands.add_parser("load-image", help="load docker archives into the cluster")
     loaded.add_argument("archives", nargs="+", type=Path, metavar="TAR")
     published = commands.add_parser("publish", help="print a URL on this machine for a Service")
@@ -55,13 +55,28 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _rest(command: argparse.ArgumentParser) -> None:
-    command.add_argument("arguments", nargs=argparse.REMAINDER)
+def split_passed_on(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split into our own arguments and those that belong to the command we run.
+
+    argparse cannot: it takes options behind `kubectl` for ours.
+    """
+    takes_value = {"--provider", "--name"}
+    at = 0
+    while at < len(arguments) and arguments[at].startswith("-"):
+        at += 2 if arguments[at] in takes_value else 1
+    if at < len(arguments) and arguments[at] in {"kubectl", "run"}:
+        passed_on = list(arguments[at + 1 :])
+        if passed_on[:1] == ["--"]:
+            passed_on = passed_on[1:]
+        return list(arguments[: at + 1]), passed_on
+    return list(arguments), []
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; return its exit code. Errors become one sentence on stderr."""
-    options = parser().parse_args(arguments)
+    ours, passed_on = split_passed_on(arguments)
+    options = parser().parse_args(ours)
+    options.arguments = passed_on
     try:
         if options.command == "build":
             print(build.binaries(options.programs))
