@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import shutil
 import signal
@@ -11,14 +12,13 @@ import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from chatbot_core import names
 from chatbot_runtime.adapters.postgres.pool import Database
 from chatbot_runtime.adapters.postgres.schema import FirstGeneration, migrate
 
@@ -106,45 +106,52 @@ async def make_template(server: Server) -> None:
     await database.close()
 
 
-@dataclass(frozen=True, slots=True)
-class TestDatabase:
-    """A database of one test."""
-
-    __test__ = False
-
-    dsn: str
-
-    def secret(self, name: str) -> str:
-        assert name == names.FILE_DSN
-        return self.dsn
-
-
-@pytest.fixture
-async def empty_database(postgres: Server) -> AsyncIterator[TestDatabase]:
-    """A database without our schema."""
-    async for database in fresh_database(postgres, "template1"):
-        yield database
-
-
-@pytest.fixture
-async def migrated_database(postgres: Server) -> AsyncIterator[TestDatabase]:
-    """A database with our schema, two shards, generation 1 with 384 dimensions."""
-    async for database in fresh_database(postgres, "migrated"):
-        yield database
-
-
-async def fresh_database(server: Server, template: str) -> AsyncIterator[TestDatabase]:
+@contextlib.asynccontextmanager
+async def fresh_database(server: Server, template: str) -> AsyncIterator[str]:
+    """Yield the DSN of a database of one test."""
     name = f"t{uuid.uuid4().hex[:12]}"
     await server.statement(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     try:
-        yield TestDatabase(server.dsn(name))
+        yield server.dsn(name)
     finally:
         await server.statement(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@contextlib.asynccontextmanager
+async def pool_over(server: Server, template: str) -> AsyncIterator[Database]:
+    async with fresh_database(server, template) as dsn:
+        pool = Database(lambda _name: dsn)
+        try:
+            yield pool
+        finally:
+            await pool.close()
+
+
+Pools = Callable[[str], contextlib.AbstractAsyncContextManager[Database]]
+
+
 @pytest.fixture
-async def database(migrated_database: TestDatabase) -> AsyncIterator[Database]:
-    """The pool over a migrated database."""
-    pool = Database(migrated_database.secret)
-    yield pool
-    await pool.close()
+def pools(postgres: Server) -> Pools:
+    """Make a database from a template, `template1` or `migrated`, and a pool over it."""
+    return lambda template: pool_over(postgres, template)
+
+
+@pytest.fixture
+async def empty(postgres: Server) -> AsyncIterator[Database]:
+    """A database without our schema."""
+    async with pool_over(postgres, "template1") as pool:
+        yield pool
+
+
+@pytest.fixture
+async def database(postgres: Server) -> AsyncIterator[Database]:
+    """A database with our schema: two shards, generation 1 with 384 dimensions."""
+    async with pool_over(postgres, "migrated") as pool:
+        yield pool
+
+
+@pytest.fixture
+async def dsn(postgres: Server) -> AsyncIterator[str]:
+    """The DSN of a migrated database, for processes of their own."""
+    async with fresh_database(postgres, "migrated") as one:
+        yield one

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -15,13 +14,6 @@ from chatbot_runtime.adapters.postgres.schema import FirstGeneration, migrate, r
 from chatbot_runtime.domain.model import Generation, SlotMap
 
 FIRST = FirstGeneration("model-a", 384, 3)
-
-
-@pytest.fixture
-async def empty(empty_database: object) -> AsyncIterator[Database]:
-    pool = Database(empty_database.secret)  # type: ignore[attr-defined] # conftest's TestDatabase
-    yield pool
-    await pool.close()
 
 
 async def test_an_empty_database_says_that_it_is_not_migrated(empty: Database) -> None:

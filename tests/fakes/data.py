@@ -1,0 +1,455 @@
+"""The data plane in memory: what PostgreSQL promises, in one dictionary each."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatbot_core import names
+from chatbot_core.errors import Invalid, NotFound, Unauthenticated
+from chatbot_core.runtime_config import RetrievalStatus
+from chatbot_core.slots import SLOT_COUNT, initial_owners
+from chatbot_runtime.adapters.postgres.documents import before, cursor_after
+from chatbot_runtime.domain import digest
+from chatbot_runtime.domain.model import (
+    Chunk,
+    Document,
+    DocumentState,
+    Generation,
+    Hit,
+    Job,
+    JobKind,
+    MemberRow,
+    NewDocument,
+    Page,
+    Passage,
+    PulledDocument,
+    SlotCounter,
+    SlotMap,
+    User,
+)
+
+
+class ManualClock:
+    """Time that a test moves."""
+
+    def __init__(self, now_s: float = 1000.0) -> None:
+        self.now_s = now_s
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def unix_s(self) -> float:
+        return 1_700_000_000.0 + self.now_s
+
+
+@dataclass
+class _Event:
+    document: Document
+    seq: int
+    ver: int
+    live: bool
+    chunks: int
+
+
+@dataclass
+class _Job:
+    job: Job
+    due_s: float
+    lease_s: float = 0.0
+    failed: bool = False
+
+
+@dataclass
+class World:
+    """What one database holds."""
+
+    clock: ManualClock = field(default_factory=ManualClock)
+    shards: int = 2
+    documents: dict[int, Document] = field(default_factory=dict)
+    deleted: set[int] = field(default_factory=set)
+    jobs: dict[int, _Job] = field(default_factory=dict)
+    events: dict[int, _Event] = field(default_factory=dict)
+    chunks: dict[tuple[int, int, int], tuple[Chunk, NDArray[np.float16]]] = field(
+        default_factory=dict
+    )
+    counters: dict[int, SlotCounter] = field(
+        default_factory=lambda: {slot: SlotCounter(slot, 0, 0) for slot in range(SLOT_COUNT)}
+    )
+    ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def event(self, document: Document, chunks: int | None) -> None:
+        known = self.events.get(document.doc_no)
+        live = known.ver if known and known.live else None
+        delta = digest.delta(document.doc_no, live, None if chunks is None else document.ver)
+        counter = self.counters[document.slot]
+        fresh = SlotCounter(document.slot, counter.seq + 1, counter.digest ^ delta)
+        self.counters[document.slot] = fresh
+        self.events[document.doc_no] = _Event(
+            document, fresh.seq, document.ver, chunks is not None, chunks or 0
+        )
+
+    def enqueue(
+        self, kind: str, key: str, workspace: str, payload: Mapping[str, object], wait_s: float
+    ) -> bool:
+        for known in self.jobs.values():
+            if (known.job.kind, known.job.key, known.failed) == (kind, key, False):
+                return False
+        job = Job(next(self.ids), str(kind), key, workspace, 0, "", dict(payload))
+        self.jobs[job.id] = _Job(job, self.clock.now_s + wait_s)
+        return True
+
+    def held(self, job: Job) -> _Job | None:
+        known = self.jobs.get(job.id)
+        return known if known and not known.failed and known.job.token == job.token else None
+
+
+class FakeDocuments:
+    """The port `Documents` in memory."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def register(self, new: NewDocument) -> tuple[Document, bool]:
+        if "\0" in new.name:
+            raise Invalid("name", new.name, "text without NUL or broken characters")
+        for known in self._live(new.workspace):
+            if known.sha256 == new.sha256:
+                return known, False
+        document = Document(
+            doc_no=next(self._world.ids),
+            doc_id=new.doc_id,
+            workspace=new.workspace,
+            name=new.name,
+            media_type=new.media_type,
+            size_bytes=new.size_bytes,
+            sha256=new.sha256,
+            store=new.store,
+            object_id=new.object_id,
+            slot=new.slot,
+            ver=1,
+            state=DocumentState.QUEUED,
+            error="",
+            chunks=0,
+            created_at_s=self._world.clock.unix_s(),
+        )
+        self._world.documents[document.doc_no] = document
+        payload = {"doc_no": document.doc_no, "ver": 1}
+        self._world.enqueue(JobKind.INGEST, str(document.doc_no), new.workspace, payload, 0)
+        return document, True
+
+    async def get(self, workspace: str, doc_id: str) -> Document:
+        for known in self._live(workspace):
+            if known.doc_id == doc_id:
+                return known
+        raise NotFound(f"document {doc_id} does not exist")
+
+    async def by_no(self, doc_no: int) -> Document | None:
+        return None if doc_no in self._world.deleted else self._world.documents.get(doc_no)
+
+    async def page(
+        self, workspace: str, cursor: str, limit: int, text: str, state: DocumentState | None
+    ) -> Page:
+        below = before(cursor)
+        found = [
+            document
+            for document in sorted(self._live(workspace), key=lambda one: -one.doc_no)
+            if (below is None or document.doc_no < below)
+            and text.lower() in document.name.lower()
+            and state in (None, document.state)
+        ]
+        items = tuple(found[:limit])
+        return Page(items, cursor_after(items[-1].doc_no) if len(found) > limit else "")
+
+    async def numbers(self, workspace: str, doc_ids: Sequence[str]) -> frozenset[int]:
+        return frozenset([(await self.get(workspace, doc_id)).doc_no for doc_id in doc_ids])
+
+    async def delete(self, workspace: str, doc_id: str) -> None:
+        document = await self.get(workspace, doc_id)
+        self._world.deleted.add(document.doc_no)
+        for key in [key for key in self._world.chunks if key[0] == document.doc_no]:
+            del self._world.chunks[key]
+        payload = {"store": document.store, "object_id": document.object_id}
+        self._world.enqueue(JobKind.ERASE, document.object_id, workspace, payload, 0)
+        self._world.event(document, None)
+
+    async def passages(
+        self, workspace: str, generation: int, hits: Sequence[Hit]
+    ) -> tuple[Passage, ...]:
+        return tuple(
+            passage for hit in hits if (passage := self._passage(workspace, generation, hit))
+        )
+
+    def _passage(self, workspace: str, generation: int, hit: Hit) -> Passage | None:
+        event = self._world.events.get(hit.doc_no)
+        stored = self._world.chunks.get((hit.doc_no, hit.ver, hit.ord))
+        if (
+            generation != 1
+            or stored is None
+            or event is None
+            or (event.live, event.ver, event.document.workspace) != (True, hit.ver, workspace)
+        ):
+            return None
+        chunk, document = stored[0], event.document
+        return Passage(
+            doc_no=hit.doc_no,
+            doc_id=document.doc_id,
+            ver=hit.ver,
+            ord=hit.ord,
+            name=document.name,
+            page=chunk.page,
+            start=chunk.start,
+            end=chunk.end,
+            text=chunk.text,
+            score=hit.score,
+        )
+
+    async def set_state(self, doc_no: int, ver: int, state: DocumentState, error: str) -> None:
+        known = await self.by_no(doc_no)
+        if known and known.ver == ver and known.state is not DocumentState.SEARCHABLE:
+            self._world.documents[doc_no] = replace(known, state=state, error=error)
+
+    async def counts(self) -> RetrievalStatus:
+        hidden = names.SELF_TEST_WORKSPACE
+        live = [e for e in self._world.events.values() if e.live and e.document.workspace != hidden]
+        documents = [
+            document
+            for document in self._world.documents.values()
+            if document.doc_no not in self._world.deleted and document.workspace != hidden
+        ]
+        return RetrievalStatus(
+            generation=1,
+            slot_map_epoch=1,
+            documents=len(documents),
+            chunks=sum(event.chunks for event in live),
+        )
+
+    def _live(self, workspace: str) -> list[Document]:
+        return [
+            document
+            for document in self._world.documents.values()
+            if document.workspace == workspace and document.doc_no not in self._world.deleted
+        ]
+
+
+class FakeEventLog:
+    """The port `EventLog` in memory: generation 1, 384 dimensions."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def generation(self) -> Generation:
+        return Generation(1, "test-embedder", 384)
+
+    async def slot_map(self) -> SlotMap:
+        return SlotMap(1, initial_owners(self._world.shards))
+
+    async def write_chunks(
+        self,
+        generation: int,
+        document: Document,
+        chunks: Sequence[Chunk],
+        vectors: NDArray[np.float16],
+    ) -> None:
+        if not np.isfinite(vectors).all() or not vectors.any(axis=1).all():
+            raise Invalid("vectors", "a row", "finite and not all zero")
+        event = self._world.events.get(document.doc_no)
+        published = event is not None and event.live and event.ver == document.ver
+        if self._current(document) and not published:
+            for chunk, vector in zip(chunks, vectors, strict=True):
+                self._world.chunks[document.doc_no, document.ver, chunk.ord] = (chunk, vector)
+
+    async def publish(self, job: Job, generation: int, document: Document, chunks: int) -> bool:
+        rows = [key for key in self._world.chunks if key[:2] == (document.doc_no, document.ver)]
+        complete = sum(1 for key in rows if key[2] < chunks) == chunks
+        if not (self._world.held(job) and self._current(document) and complete):
+            return False
+        for key in rows:
+            if key[2] >= chunks:
+                del self._world.chunks[key]
+        self._world.documents[document.doc_no] = replace(
+            self._world.documents[document.doc_no],
+            state=DocumentState.SEARCHABLE,
+            error="",
+            chunks=chunks,
+        )
+        del self._world.jobs[job.id]
+        self._world.event(document, chunks)
+        return True
+
+    async def counters(self, generation: int) -> tuple[SlotCounter, ...]:
+        return tuple(self._world.counters.values()) if generation == 1 else ()
+
+    async def pull(
+        self, generation: int, after: Mapping[int, int]
+    ) -> tuple[Mapping[int, SlotCounter], tuple[PulledDocument, ...]]:
+        events = sorted(
+            (
+                event
+                for event in self._world.events.values()
+                if event.seq > after.get(event.document.slot, event.seq)
+                and (event.live or after[event.document.slot] > 0)
+            ),
+            key=lambda event: (event.document.slot, event.seq),
+        )
+        return (
+            {slot: self._world.counters[slot] for slot in after},
+            tuple(self._pulled(event) for event in events),
+        )
+
+    def _pulled(self, event: _Event) -> PulledDocument:
+        document = event.document
+        rows = sorted(
+            (key[2], vector)
+            for key, (_, vector) in self._world.chunks.items()
+            if event.live and key[:2] == (document.doc_no, event.ver)
+        )
+        return PulledDocument(
+            doc_no=document.doc_no,
+            workspace=document.workspace,
+            slot=document.slot,
+            seq=event.seq,
+            ver=event.ver,
+            live=event.live,
+            ords=np.array([ord_ for ord_, _ in rows], dtype=np.int32),
+            vectors=np.array([vector for _, vector in rows], dtype=np.float16).reshape(
+                len(rows), 384 if rows else 0
+            ),
+        )
+
+    def _current(self, document: Document) -> bool:
+        known = self._world.documents.get(document.doc_no)
+        deleted = document.doc_no in self._world.deleted
+        return known is not None and known.ver == document.ver and not deleted
+
+
+class FakeJobs:
+    """The port `Jobs` in memory."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def enqueue(
+        self, kind: str, key: str, workspace: str, payload: Mapping[str, object], run_after_s: float
+    ) -> bool:
+        return self._world.enqueue(kind, key, workspace, payload, run_after_s)
+
+    async def take(self, kinds: Sequence[str], lease_s: float) -> Job | None:
+        now_s = self._world.clock.now_s
+        due = [
+            known
+            for known in self._world.jobs.values()
+            if known.job.kind in kinds
+            and not known.failed
+            and known.due_s <= now_s
+            and known.lease_s <= now_s
+        ]
+        if not due:
+            return None
+        first = min(due, key=lambda known: (known.due_s, known.job.id))
+        token = f"token-{next(self._world.ids)}"
+        first.job = replace(first.job, token=token, attempts=first.job.attempts + 1)
+        first.lease_s = now_s + lease_s
+        return first.job
+
+    async def renew(self, job: Job, lease_s: float, progress: str) -> bool:
+        known = self._world.held(job)
+        if known:
+            known.lease_s = self._world.clock.now_s + lease_s
+        return known is not None
+
+    async def finish(self, job: Job) -> bool:
+        held = self._world.held(job) is not None
+        if held:
+            del self._world.jobs[job.id]
+        return held
+
+    async def fail(self, job: Job, error: str, retry_after_s: float | None) -> bool:
+        known = self._world.held(job)
+        if known is None:
+            return False
+        known.failed = retry_after_s is None
+        known.job = replace(known.job, token="")
+        known.lease_s = 0.0
+        known.due_s = self._world.clock.now_s + (retry_after_s or 0.0)
+        return True
+
+
+class FakeAccounts:
+    """The port `Accounts` in memory."""
+
+    def __init__(self) -> None:
+        self._users: dict[str, User] = {}
+        self._sessions: dict[bytes, tuple[str, float]] = {}
+
+    async def user(self, username: str) -> User:
+        if username not in self._users:
+            raise NotFound(f"user {username} does not exist")
+        return self._users[username]
+
+    async def put_user(self, user: User) -> None:
+        if user.username in self._users:
+            raise Invalid("username", user.username, "a name that no other user has")
+        self._users[user.username] = user
+
+    async def ensure_admin(self, user: User) -> None:
+        known = self._users.get(user.username, user)
+        self._users[user.username] = replace(known, admin=True, password_hash=user.password_hash)
+
+    async def users(self, workspace: str) -> tuple[User, ...]:
+        mine = [user for user in self._users.values() if user.workspace == workspace]
+        return tuple(sorted(mine, key=lambda user: user.username))
+
+    async def open_session(self, token_hash: bytes, user_id: str, expires_s: float) -> None:
+        if not any(user.user_id == user_id for user in self._users.values()):
+            raise NotFound(f"user {user_id} does not exist")
+        self._sessions[token_hash] = (user_id, expires_s)
+
+    async def session_user(self, token_hash: bytes, now_s: float) -> User:
+        user_id, expires_s = self._sessions.get(token_hash, ("", 0.0))
+        for user in self._users.values():
+            if user.user_id == user_id and expires_s > now_s:
+                return user
+        raise Unauthenticated("session does not exist or has ended; log in again")
+
+    async def close_session(self, token_hash: bytes) -> None:
+        self._sessions.pop(token_hash, None)
+
+
+class FakeMembers:
+    """The port `Members` in memory."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self._rows: dict[tuple[str, str], tuple[MemberRow, float]] = {}
+
+    async def beat(self, row: MemberRow) -> None:
+        self._rows[row.role, row.name] = (row, self._clock.now_s)
+
+    async def leave(self, role: str, name: str) -> None:
+        self._rows.pop((role, name), None)
+
+    async def live(self, max_age_s: float) -> tuple[MemberRow, ...]:
+        now_s = self._clock.now_s
+        return tuple(
+            replace(row, age_s=now_s - seen_s)
+            for _, (row, seen_s) in sorted(self._rows.items())
+            if now_s - seen_s < max_age_s
+        )
+
+
+class FakeSettings:
+    """The port `Settings` in memory."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, dict[str, object]] = {}
+
+    async def read(self, key: str) -> dict[str, object] | None:
+        return self._values.get(key)
+
+    async def write(self, key: str, value: Mapping[str, object]) -> None:
+        self._values[key] = dict(value)
