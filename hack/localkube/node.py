@@ -220,7 +220,7 @@ def stop(cluster: Instance, name: str) -> None:
     """End one server and leave it ended, as a fault does."""
     _check(name)
     process = namespaces.running(cluster, name)
-    left = processes.end([process], grace_s=10) if process else []
+    left = processes.end([process], grace_s=0) if process else []
     if left:
         raise ClusterError(f"{name} (pid {left[0].pid}) does not end")
 

@@ -1,9 +1,12 @@
 """What the local Kubernetes builds, and when it builds again."""
 
+from pathlib import Path
+
 import pytest
 
 from localkube import build
 from localkube.errors import ClusterError
+from localkube.layout import KUBERNETES_VERSION
 from localkube.toolchain import version_in
 
 SOURCES = {"go.mod": b"module tools", "pause/main.go": b"package main"}
