@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from chatbot_core import slots as slot_map
@@ -17,14 +18,16 @@ from chatbot_core.runtime_config import Live
 from chatbot_runtime.domain import sniffing
 from chatbot_runtime.domain.admission import BoundedQueue
 from chatbot_runtime.domain.model import Document, DocumentState, NewDocument, Page
-from chatbot_runtime.ports import BlobStore, Clock, Documents
+from chatbot_runtime.ports import BlobStore, Clock, Documents, EventLog, Shards
 from chatbot_runtime.services.slots import slot
 
 log = logging.getLogger(__name__)
 
 NAME_MAX_CHARACTERS: Final = 255
 PAGE_MAX: Final = 200
-_POLL_S: Final = 0.25
+_POLL_S: Final = 0.1
+_REACH_S: Final = 1.0
+_REACHED_KEPT: Final = 100_000
 _UPLOADS_AT_ONCE: Final = 8
 _UPLOADS_WAITING: Final = 64
 
@@ -64,12 +67,42 @@ class _Counted:
         self.media_type = self.media_type or sniffing.media_type(self.head[: sniffing.HEAD_BYTES])
 
 
+class Reach:
+    """Which published documents the shards answer for already; asked once a document."""
+
+    def __init__(self, log: EventLog, shards: Shards, clock: Clock) -> None:
+        self._log = log
+        self._shards = shards
+        self._clock = clock
+        self._known: OrderedDict[tuple[int, int], None] = OrderedDict()
+
+    async def reached(self, document: Document) -> bool:
+        """Say whether the slot's owner has applied everything that was published in the slot."""
+        key = (document.doc_no, document.ver)
+        if key in self._known:
+            return True
+        generation = await self._log.generation()
+        counters = await self._log.counters(generation.gen)
+        seq = next((c.seq for c in counters if c.slot == document.slot), 0)
+        deadline = Deadline.after(self._clock.monotonic_s(), _REACH_S)
+        try:
+            if not await self._shards.searchable(document.slot, seq, deadline):
+                return False
+        except Unavailable:
+            return False
+        self._known[key] = None
+        if len(self._known) > _REACHED_KEPT:
+            self._known.popitem(last=False)
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class DocumentService:
     """Everything about documents that a person asks for, always inside the caller's workspace."""
 
     documents: Documents
     store: BlobStore
+    reach: Reach
     clock: Clock
     live: Callable[[], Live]
     random_id: Callable[[], str]
@@ -113,8 +146,11 @@ class DocumentService:
         return document, created
 
     async def get(self, workspace: str, doc_id: str) -> Document:
-        """Return a document. Raises NotFound."""
-        return await self.documents.get(workspace, doc_id)
+        """Return a document, Searchable only once its shard answers for it. Raises NotFound."""
+        document = await self.documents.get(workspace, doc_id)
+        if document.state is not DocumentState.SEARCHABLE or await self.reach.reached(document):
+            return document
+        return replace(document, state=DocumentState.PROCESSING)
 
     async def page(
         self, workspace: str, cursor: str, limit: int, text: str, state: DocumentState | None
@@ -139,7 +175,7 @@ class DocumentService:
         """Yield a document now and at each change of state, until it is final or the deadline."""
         last: DocumentState | None = None
         while not deadline.passed(self.clock.monotonic_s()):
-            document = await self.documents.get(workspace, doc_id)
+            document = await self.get(workspace, doc_id)
             if document.state != last:
                 last = document.state
                 yield document

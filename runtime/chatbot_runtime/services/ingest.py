@@ -49,7 +49,6 @@ class IngestHandler:
             if not await self.log.publish(job, generation.gen, document, len(chunks)):
                 log.info("document version overtaken", extra={"doc_id": document.doc_id})
                 return
-            await self._state(document, DocumentState.SEARCHABLE, "")
         DOCUMENTS.labels("searchable").inc()
         log.info("document searchable", extra={"doc_id": document.doc_id, "chunks": len(chunks)})
 
