@@ -168,6 +168,21 @@ def _build_with_buildah(
         )
 
 
+def push_commands(image: str, tar: str, target: str, *, docker: bool) -> list[list[str]]:
+    """Return the commands that push a built image to its name in a registry."""
+    if docker:
+        return [
+            ["docker", "load", "--quiet", f"--input={tar}"],
+            ["docker", "tag", image, target],
+            ["docker", "push", "--quiet", target],
+        ]
+    buildah = _buildah()
+    return [
+        [*buildah, "pull", "--quiet", f"docker-archive:{tar}"],
+        [*buildah, "push", "--quiet", image, f"docker://{target}"],
+    ]
+
+
 def _buildah() -> list[str]:
     """Return buildah on storage of its own, emptied when it has grown past its limit."""
     storage = cache.folder() / "buildah"

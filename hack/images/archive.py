@@ -41,7 +41,7 @@ class ImageConfig:
     command: Sequence[str] = ()
     user: str = "10001:10001"
     ports: Sequence[int] = ()
-    volumes: Sequence[str] = ()
+    stop_signal: str = "SIGTERM"
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -122,7 +122,7 @@ def _configuration(layers: Sequence[Layer], config: ImageConfig) -> dict[str, ob
             "Cmd": list(config.command),
             "User": config.user,
             "ExposedPorts": {f"{port}/tcp": {} for port in config.ports},
-            "Volumes": {path: {} for path in config.volumes},
+            "StopSignal": config.stop_signal,
             "Labels": dict(config.labels),
             "WorkingDir": "/",
         },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -82,28 +82,26 @@ def _build_one(name: str, recipe: _Recipe, say: Say) -> Built:
     return Built(image, str(tar), tar.stat().st_size)
 
 
-def push(built: dict[str, Built], registry: str, version: str, *, docker: bool, say: Say) -> None:
-    """Push `operator` and `runtime` to `<registry>/chatbot-<name>:<version>`.
+def registry_names(built: Mapping[str, Built], registry: str, version: str) -> dict[str, str]:
+    """Return the names in a registry, `<registry>/chatbot-<name>:<version>`.
 
-    Raises ImageError; stand-ins are left out, because they are for one machine alone.
+    Stand-ins have none: they are for one machine alone.
     """
-    for name in application.NAMES:
-        if name in built:
-            target = f"{registry.rstrip('/')}/chatbot-{name}:{version}"
-            for command in _push_commands(built[name], target, docker=docker):
-                run(f"{name}: pushing {target}", command, say)
+    base = registry.rstrip("/")
+    return {name: f"{base}/chatbot-{name}:{version}" for name in application.NAMES if name in built}
 
 
-def _push_commands(image: Built, target: str, *, docker: bool) -> list[list[str]]:
-    if docker:
-        return [
-            ["docker", "load", "--quiet", "-i", image.tar],
-            ["docker", "tag", image.image, target],
-            ["docker", "push", "--quiet", target],
-        ]
-    return [["skopeo", "copy", "--quiet", f"docker-archive:{image.tar}", f"docker://{target}"]]
+def push(built: Mapping[str, Built], targets: Mapping[str, str], *, docker: bool, say: Say) -> None:
+    """Push images to their names in a registry; raises ImageError."""
+    for name, target in targets.items():
+        image = built[name]
+        for command in application.push_commands(image.image, image.tar, target, docker=docker):
+            run(f"{name}: pushing {target}", command, say)
 
 
-def as_json(built: dict[str, Built]) -> dict[str, dict[str, object]]:
-    """Return the map that `hack/release images` prints."""
-    return {name: asdict(image) for name, image in built.items()}
+def as_json(built: Mapping[str, Built], targets: Mapping[str, str]) -> dict[str, dict[str, object]]:
+    """Return the map that `hack/release images` prints; `registry_image` where one was named."""
+    return {
+        name: asdict(image) | ({"registry_image": targets[name]} if name in targets else {})
+        for name, image in built.items()
+    }

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from images import application
-from images.build import NAMES, as_json, build, default_names, push
+from images.build import NAMES, as_json, build, default_names, push, registry_names
 from images.errors import ImageError
 from images.process import say_to_stderr
 from localkube.errors import ClusterError
@@ -35,15 +35,16 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; returns the exit status: 0 done, 1 failed, 2 wrong usage."""
     top = parser()
     options = top.parse_args(arguments)
-    if options.push != bool(options.registry):
-        top.error("--push and --registry belong together: name the registry to push to")
+    if options.push and not options.registry:
+        top.error("--push: name the registry with --registry R; allowed is a host with a path")
     docker = application.docker_answers()
     try:
         built = build(options.only or default_names(docker=docker), docker=docker)
+        targets = registry_names(built, options.registry or "", application.version())
         if options.push:
-            push(built, options.registry, application.version(), docker=docker, say=say_to_stderr)
+            push(built, targets, docker=docker, say=say_to_stderr)
     except (ImageError, ClusterError) as error:
         print(f"hack/release: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(as_json(built), indent=2))
+    print(json.dumps(as_json(built, targets if options.registry else {}), indent=2))
     return 0

@@ -56,7 +56,7 @@ initialise() {
   read -r -a arguments <<<"$POSTGRES_INITDB_ARGS"
   [[ -z ${POSTGRES_INITDB_WALDIR:-} ]] || arguments+=("--waldir=$POSTGRES_INITDB_WALDIR")
   initdb --username="$POSTGRES_USER" --pwfile=<(printf '%s\n' "$POSTGRES_PASSWORD") \
-    "${arguments[@]}" "$PGDATA"
+    --auth-local=trust --auth-host="$method" "${arguments[@]}" "$PGDATA"
   printf '\nhost all all all %s\n' "$method" >>"$PGDATA/pg_hba.conf"
 
   # Reachable by its socket alone until the scripts are through.
