@@ -1,0 +1,191 @@
+"""Live objects -> the small frozen values that stores keep. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from chatbot_core import names
+from chatbot_operator.kinds import Object
+from chatbot_operator.model import Child, Json, Owner, Pod, Secret
+from chatbot_operator.store import OwnerKey
+
+_OUR_LABEL_PREFIXES: Final = ("app.kubernetes.io/", f"{names.GROUP}/")
+
+
+@dataclass(frozen=True, slots=True)
+class PodEntry:
+    """A pod, and where its internal port is reached ("" = not yet)."""
+
+    pod: Pod
+    address: str
+
+
+def owner_of(obj: Object) -> OwnerKey | None:
+    """Return whose child this is by namespace and instance label; None = nobody's."""
+    meta = obj["metadata"]
+    instance = (meta.get("labels") or {}).get(names.LABEL_INSTANCE, "")
+    return (str(meta["namespace"]), str(instance)) if instance else None
+
+
+def same_child(old: Child, new: Child) -> bool:
+    """Whether nothing that a plan reads has changed (the version alone is no news)."""
+    return replace(old, resource_version="") == replace(new, resource_version="")
+
+
+def own_key(obj: Object) -> OwnerKey:
+    """Return the key of a ChatbotCluster itself."""
+    return str(obj["metadata"]["namespace"]), str(obj["metadata"]["name"])
+
+
+def owner(obj: Object) -> Owner:
+    """Return what is kept of a ChatbotCluster."""
+    meta = obj["metadata"]
+    return Owner(
+        namespace=str(meta["namespace"]),
+        name=str(meta["name"]),
+        uid=str(meta["uid"]),
+        generation=int(meta.get("generation") or 0),
+        spec=dict(obj.get("spec") or {}),
+        status=dict(obj.get("status") or {}),
+        deleting="deletionTimestamp" in meta,
+    )
+
+
+def child(obj: Object) -> Child:
+    """Return what is kept of a child of any watched kind, or of a Secret's metadata."""
+    meta = obj["metadata"]
+    labels = meta.get("labels") or {}
+    annotations = meta.get("annotations") or {}
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    kept = Child(
+        kind=str(obj["kind"]),
+        name=str(meta["name"]),
+        uid=str(meta["uid"]),
+        resource_version=str(meta.get("resourceVersion") or ""),
+        applied=str(annotations.get(names.ANNOTATION_APPLIED) or ""),
+        owner_uid=_controller_uid(meta),
+        cluster_uid=str(annotations.get(names.ANNOTATION_CLUSTER_UID) or ""),
+        retained_from=str(labels.get(names.LABEL_RETAINED_FROM) or ""),
+        labels={k: v for k, v in labels.items() if k.startswith(_OUR_LABEL_PREFIXES)},
+        generation=int(meta.get("generation") or 0),
+        observed_generation=int(status.get("observedGeneration") or 0),
+        deleting="deletionTimestamp" in meta,
+        managed=_our_fields(meta),
+        scaler_owns_replicas=_scaler_owns_replicas(meta),
+    )
+    return replace(kept, **_of_kind(kept.kind, obj, spec, status))
+
+
+def secret(obj: Object) -> Secret:
+    """Return what is kept of a Secret: no value of it."""
+    data = obj.get("data") or {}
+    return Secret(child(obj), frozenset(key for key, value in data.items() if value))
+
+
+def pod(obj: Object) -> PodEntry:
+    """Return what is kept of a pod: the first container in trouble speaks for it."""
+    meta, status = obj["metadata"], obj.get("status") or {}
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    scheduled = conditions.get("PodScheduled") or {}
+    lacks_room = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+    trouble = _trouble(status)
+    waiting = (trouble.get("state") or {}).get("waiting") or {}
+    ended = (trouble.get("lastState") or {}).get("terminated") or {}
+    value = Pod(
+        name=str(meta["name"]),
+        component=str((meta.get("labels") or {}).get(names.LABEL_COMPONENT) or ""),
+        ready=(conditions.get("Ready") or {}).get("status") == "True",
+        waiting_reason=str(waiting.get("reason") or ""),
+        message=str(waiting.get("message") or ended.get("message") or ""),
+        restarts=int(trouble.get("restartCount") or 0),
+        unschedulable=str(scheduled.get("message") or "") if lacks_room else "",
+        boot=str((meta.get("annotations") or {}).get(names.ANNOTATION_BOOT) or ""),
+        deleting="deletionTimestamp" in meta,
+    )
+    return PodEntry(value, str(status.get("podIP") or ""))
+
+
+def _of_kind(kind: str, obj: Object, spec: Json, status: Json) -> Mapping[str, Any]:
+    if kind in {"Deployment", "StatefulSet"}:
+        return _workload(spec, status)
+    if kind == "Job":
+        failed = any(
+            c["type"] == "Failed" and c["status"] == "True" for c in status.get("conditions") or ()
+        )
+        return {
+            "succeeded": int(status.get("succeeded") or 0),
+            "failed": int(status.get("failed") or 0),
+            "job_failed": failed,
+        }
+    if kind == "PersistentVolumeClaim":
+        requests = (spec.get("resources") or {}).get("requests") or {}
+        return {
+            "phase": str(status.get("phase") or ""),
+            "requested": str(requests.get("storage") or ""),
+            "capacity": str((status.get("capacity") or {}).get("storage") or ""),
+        }
+    if kind == "Service":
+        return {"cluster_ip": str(spec.get("clusterIP") or "")}
+    if kind == "ConfigMap":
+        return {"choice": str((obj.get("data") or {}).get(names.CHOICE_KEY) or "")}
+    return {}
+
+
+def _workload(spec: Json, status: Json) -> Mapping[str, Any]:
+    counts = {
+        "current": "replicas",
+        "ready": "readyReplicas",
+        "updated": "updatedReplicas",
+        "available": "availableReplicas",
+        "unavailable": "unavailableReplicas",
+    }
+    return {
+        "replicas": spec.get("replicas"),
+        **{ours: int(status.get(theirs) or 0) for ours, theirs in counts.items()},
+    }
+
+
+def _controller_uid(meta: Json) -> str:
+    for reference in meta.get("ownerReferences") or ():
+        if reference.get("controller"):
+            return str(reference["uid"])
+    return ""
+
+
+def _our_fields(meta: Json) -> Json | None:
+    for entry in meta.get("managedFields") or ():
+        if _is_apply_of(entry, names.MANAGER):
+            fields: Json = entry.get("fieldsV1") or {}
+            return fields
+    return None
+
+
+def _scaler_owns_replicas(meta: Json) -> bool:
+    return any(
+        "f:replicas" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
+        for entry in meta.get("managedFields") or ()
+        if _is_apply_of(entry, names.SCALER_MANAGER)
+    )
+
+
+def _is_apply_of(entry: Json, manager: str) -> bool:
+    return (
+        entry.get("manager") == manager
+        and entry.get("operation") == "Apply"
+        and not entry.get("subresource")
+    )
+
+
+def _trouble(status: Json) -> Json:
+    containers = [
+        *(status.get("initContainerStatuses") or ()),
+        *(status.get("containerStatuses") or ()),
+    ]
+    for container in containers:
+        waiting = (container.get("state") or {}).get("waiting")
+        if waiting and waiting.get("reason") not in {"ContainerCreating", "PodInitializing"}:
+            trouble: Json = container
+            return trouble
+    return next((c for c in containers if c.get("restartCount") and not c.get("ready")), {})

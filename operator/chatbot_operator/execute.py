@@ -1,0 +1,342 @@
+"""Carries out a plan: steps by rank, first contact, healing, status, Events.
+
+Safe to die anywhere: every step is idempotent, and the next pass plans from what is there.
+Nobody else's object is touched: an object that we have not met is read live first, and every
+later apply carries `metadata.uid`, so that it can only update the object that we know.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from http import HTTPStatus
+from typing import Final
+
+from chatbot_core import names
+from chatbot_core.errors import Unavailable
+from chatbot_core.reasons import Reason
+from chatbot_operator import heal
+from chatbot_operator.events import EventWriter, News, of_conditions
+from chatbot_operator.generated import filled
+from chatbot_operator.kinds import Object, Ref, ref_of, resource, uid_of
+from chatbot_operator.kube import Kube, WriteRefused
+from chatbot_operator.model import (
+    Apply,
+    ChildKey,
+    CreateSecret,
+    Delete,
+    Observed,
+    Owner,
+    Plan,
+    Refusal,
+    Scale,
+    Step,
+)
+from chatbot_operator.observe import World
+
+#: Answers that say "not what you think": the store is behind, a fresh look is needed.
+_STALE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT})
+
+_log = logging.getLogger(__name__)
+
+
+class Verdict(Enum):
+    """How a step went."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    LEFT_OUT = "left out"
+
+
+class OwnerGoneError(Exception):
+    """The ChatbotCluster was deleted or made anew: nothing may be written for it."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one pass wrote and what it could not."""
+
+    done: list[str] = field(default_factory=list)
+    refused: dict[ChildKey, Refusal] = field(default_factory=dict)
+    status_written: bool = False
+    owner_gone: bool = False
+    refusals_changed: bool = False
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was written."""
+        return bool(self.done) or self.status_written
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """The only writer. `may_write` False = nothing is written (a standby)."""
+
+    kube: Kube
+    world: World
+    events: EventWriter
+    now_s: Callable[[], float]
+    draw: Callable[[int], str]
+    may_write: Callable[[], bool] = lambda: True
+
+    async def execute(self, observed: Observed, plan: Plan) -> Outcome:
+        """Carry out a plan. Raises Unavailable; what the server refuses is in the outcome."""
+        run = _Pass(self, observed, Outcome())
+        if not self.may_write():
+            return run.outcome
+        try:
+            await run.steps(plan.steps)
+            run.remember(plan.steps)
+            await run.status(plan)
+        except OwnerGoneError:
+            run.outcome.owner_gone = True
+        return run.outcome
+
+
+@dataclass(slots=True)
+class _Pass:
+    shell: Executor
+    observed: Observed
+    outcome: Outcome
+    owner_was_read: bool = False
+    applied_uids: dict[ChildKey, str] = field(default_factory=dict)
+    failed: set[ChildKey] = field(default_factory=set)
+    succeeded: set[ChildKey] = field(default_factory=set)
+    news: list[News] = field(default_factory=list)
+
+    @property
+    def owner(self) -> Owner:
+        return self.observed.owner
+
+    async def steps(self, steps: Sequence[Step]) -> None:
+        """Run the steps in order; a refusal ends the pass after its rank."""
+        refused_rank: int | None = None
+        for step in steps:
+            if refused_rank is not None and step.rank > refused_rank:
+                return
+            verdict = await self._step(step)
+            if verdict is Verdict.REFUSED:
+                refused_rank = step.rank if refused_rank is None else refused_rank
+
+    async def _step(self, step: Step) -> Verdict:
+        match step:
+            case Apply():
+                verdict = await self._apply(step)
+            case CreateSecret():
+                verdict = await self._create_secret(step)
+            case Scale():
+                verdict = await self._scale(step)
+            case Delete():
+                verdict = await self._delete(step)
+        if verdict is Verdict.DONE:
+            self.succeeded.add(_key(step))
+        if verdict is Verdict.REFUSED:
+            self.failed.add(_key(step))
+        return verdict
+
+    async def _apply(self, step: Apply) -> Verdict:
+        ref = ref_of(step.object)
+        if step.uid is None:
+            return await self._first_contact(step, ref)
+        if step.heal:
+            live = await self.shell.kube.get(ref)
+            if live is None or uid_of(live) != step.uid:
+                return await self._first_contact(step, ref)
+            return await self._heal(step, live)
+        return await self._send(step, ref, step.uid)
+
+    async def _first_contact(self, step: Apply, ref: Ref) -> Verdict:
+        live = await self.shell.kube.get(ref)
+        if live is None:
+            await self._require_owner()
+            return await self._send(step, ref, None)
+        if not self._is_ours(live):
+            if not self._is_left_to_us(live):
+                return self._refuse(ref, _foreign(ref))
+            await self._require_owner()
+            self.news.append(News("TakenOver", "TakeOver", f"{ref} of an earlier life is kept"))
+        return await self._heal(step, live)
+
+    async def _heal(self, step: Apply, live: Object) -> Verdict:
+        ref = ref_of(step.object)
+        pruned = heal.without_foreign_items(step.object, live)
+        if pruned is None:
+            return await self._send(step, ref, uid_of(live))
+        answer = await self.shell.kube.replace(pruned)
+        if isinstance(answer, WriteRefused):
+            return await self._refused(ref, answer)
+        verdict = await self._send(step, ref, uid_of(live))
+        applied = None if verdict is not Verdict.DONE else await self.shell.kube.get(ref)
+        tidy = None if applied is None else heal.without_update_entry(applied)
+        if tidy is not None:
+            last = await self.shell.kube.replace(tidy)
+            if not isinstance(last, WriteRefused):
+                self.shell.world.wrote_child(last)
+        return verdict
+
+    async def _send(self, step: Apply, ref: Ref, uid: str | None) -> Verdict:
+        obj = step.object
+        if uid is not None:
+            obj = {**obj, "metadata": {**obj["metadata"], "uid": uid}}
+        answer = await self.shell.kube.apply(obj, names.MANAGER)
+        if isinstance(answer, WriteRefused):
+            return await self._refused(ref, answer)
+        self._take(ref, answer)
+        self.applied_uids[ref.kind, ref.name] = uid_of(answer)
+        self.outcome.done.append(f"apply {ref.kind}/{ref.name} ({step.reason})")
+        return Verdict.DONE
+
+    async def _create_secret(self, step: CreateSecret) -> Verdict:
+        ref = ref_of(step.object)
+        live = await self.shell.kube.get(ref)
+        if live is None:
+            await self._require_owner()
+            answer = await self.shell.kube.create(filled(step.object, step.recipe, self.shell.draw))
+            if isinstance(answer, WriteRefused):
+                return await self._refused(ref, answer)
+            live = answer
+            self.outcome.done.append(f"create {ref.kind}/{ref.name} ({step.reason})")
+        self._take(ref, live)
+        return Verdict.DONE
+
+    async def _scale(self, step: Scale) -> Verdict:
+        key = (step.kind, step.name)
+        uid = self.applied_uids.get(key) or step.uid
+        if uid is None or key in self.failed:
+            return Verdict.LEFT_OUT
+        ref = Ref(step.kind, self.owner.namespace, step.name)
+        answer = await self.shell.kube.apply(
+            {
+                "apiVersion": resource(step.kind).api_version,
+                "kind": step.kind,
+                "metadata": {"name": step.name, "namespace": ref.namespace, "uid": uid},
+                "spec": {"replicas": step.replicas},
+            },
+            names.SCALER_MANAGER,
+        )
+        if isinstance(answer, WriteRefused):
+            return await self._refused(ref, answer)
+        self._take(ref, answer)
+        self.outcome.done.append(f"scale {step.kind}/{step.name} ({step.reason})")
+        self.news.append(
+            News("Scaled", "Scale", f"{ref.kind} {ref.name} to {step.replicas}: {step.reason}")
+        )
+        return Verdict.DONE
+
+    async def _delete(self, step: Delete) -> Verdict:
+        ref = Ref(step.kind, self.owner.namespace, step.name)
+        await self._require_owner()
+        known = self.observed.children.get((step.kind, step.name))
+        if known is None or known.uid != step.uid:
+            return Verdict.LEFT_OUT
+        answer = await self.shell.kube.delete(ref, step.uid, known.resource_version)
+        if isinstance(answer, WriteRefused):
+            return await self._refused(ref, answer)
+        self.shell.world.deleted_child(ref, (self.owner.namespace, self.owner.name))
+        self.outcome.done.append(f"delete {step.kind}/{step.name} ({step.reason})")
+        self.news.append(News("Deleted", "Delete", f"{ref.kind} {ref.name}: {step.reason}"))
+        return Verdict.DONE
+
+    async def _require_owner(self) -> None:
+        """Read the owner live, once a pass, before the first create or delete."""
+        if self.owner_was_read:
+            return
+        live = await self.shell.kube.get(Ref(names.KIND, self.owner.namespace, self.owner.name))
+        if live is None or uid_of(live) != self.owner.uid:
+            raise OwnerGoneError
+        if "deletionTimestamp" in live["metadata"]:
+            raise OwnerGoneError
+        self.owner_was_read = True
+
+    def _is_ours(self, live: Object) -> bool:
+        meta = live["metadata"]
+        owners = {reference["uid"] for reference in meta.get("ownerReferences") or ()}
+        cluster_uid = (meta.get("annotations") or {}).get(names.ANNOTATION_CLUSTER_UID)
+        return self.owner.uid in owners or cluster_uid == self.owner.uid
+
+    def _is_left_to_us(self, live: Object) -> bool:
+        meta = live["metadata"]
+        label = (meta.get("labels") or {}).get(names.LABEL_RETAINED_FROM)
+        controlled = any(r.get("controller") for r in meta.get("ownerReferences") or ())
+        ours = names.retained_from(self.owner.namespace, self.owner.name)
+        return label == ours and not controlled and "deletionTimestamp" not in meta
+
+    async def _refused(self, ref: Ref, answer: WriteRefused) -> Verdict:
+        """Sort a refused write: the store was behind (look again), or a fault for people."""
+        if answer.code in _STALE:
+            live = await self.shell.kube.get(ref)
+            if ref.kind != "Secret":
+                self.shell.world.read_child(ref, live)
+            raise Unavailable(str(ref), f"it changed meanwhile: {answer.message}")
+        words = f"{ref} was refused by the API server: {answer.message}"
+        return self._refuse(ref, Refusal("write_refused", Reason.WRITE_REFUSED, words))
+
+    def _refuse(self, ref: Ref, refusal: Refusal) -> Verdict:
+        self.outcome.refused[ref.kind, ref.name] = refusal
+        return Verdict.REFUSED
+
+    def _take(self, ref: Ref, live: Object) -> None:
+        owner = (self.owner.namespace, self.owner.name)
+        if ref.kind == "Secret":
+            self.shell.world.secrets.read((owner, ref.name), live, self.shell.now_s())
+        else:
+            self.shell.world.wrote_child({**live, "kind": ref.kind})
+
+    def remember(self, steps: Sequence[Step]) -> None:
+        """Keep what could not be done until it is done or no longer wanted."""
+        memory = self.shell.world.memory(self.owner)
+        wanted = {_key(step) for step in steps}
+        kept = {
+            key: refusal
+            for key, refusal in memory.refused.items()
+            if key in wanted and key not in self.succeeded
+        }
+        refused = {**kept, **self.outcome.refused}
+        self.outcome.refusals_changed = refused != memory.refused
+        memory.refused = refused
+
+    async def status(self, plan: Plan) -> None:
+        """Write the whole status where it differs, then tell what changed."""
+        if plan.status is not None and plan.status != self.owner.status:
+            answer = await self.shell.kube.apply_status(self._status_object(plan.status))
+            if isinstance(answer, WriteRefused):
+                if answer.code in _STALE:
+                    raise OwnerGoneError
+                raise Unavailable("status", answer.message)
+            self.shell.world.wrote_owner(answer)
+            self.shell.world.memory(self.owner).status_written_at_s = self.shell.now_s()
+            self.outcome.status_written = True
+            self.news.extend(of_conditions(self.owner.status, plan.status))
+        await self.shell.events.tell(self.owner, self.news)
+
+    def _status_object(self, status: Object) -> Object:
+        return {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "metadata": {
+                "name": self.owner.name,
+                "namespace": self.owner.namespace,
+                "uid": self.owner.uid,
+            },
+            "status": status,
+        }
+
+
+def _key(step: Step) -> ChildKey:
+    match step:
+        case Apply():
+            return str(step.object["kind"]), str(step.object["metadata"]["name"])
+        case CreateSecret():
+            return "Secret", step.name
+        case Scale() | Delete():
+            return step.kind, step.name
+
+
+def _foreign(ref: Ref) -> Refusal:
+    words = (
+        f"{ref} exists and does not belong to this ChatbotCluster; it is left alone. "
+        "Delete or rename it, or choose another name for the ChatbotCluster."
+    )
+    return Refusal("foreign_object", Reason.FOREIGN_OBJECT, words)

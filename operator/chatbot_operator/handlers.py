@@ -1,0 +1,62 @@
+"""The only file that imports kopf: it logs in, watches ChatbotClusters and fills their store.
+
+Only `on.event` is registered: kopf then writes no annotation, no finalizer and no status, and
+what a handler does is one call that cannot fail. Retries live in the work queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import kopf
+
+from chatbot_core import names
+from chatbot_operator import entries
+from chatbot_operator.kinds import Ref, version_of
+from chatbot_operator.observe import World
+from chatbot_operator.store import Entry
+
+
+def registry(world: World) -> kopf.OperatorRegistry:
+    """Return the handlers, bound to the store that they fill."""
+    handlers = kopf.OperatorRegistry()
+
+    @kopf.on.startup(registry=handlers)
+    async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+        settings.posting.enabled = False
+        settings.scanning.disabled = True
+        settings.watching.server_timeout = 120
+        settings.watching.client_timeout = 150
+        settings.watching.connect_timeout = 10
+        settings.networking.connect_timeout = 10
+        settings.networking.request_timeout = 30
+
+    @kopf.on.login(registry=handlers)
+    async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=handlers)
+    async def changed(event: kopf.RawEvent, **_: Any) -> None:
+        obj = dict(event["object"])
+        ref = Ref(names.KIND, *entries.own_key(obj))
+        version = int(version_of(obj))
+        if event["type"] == "DELETED":
+            world.owners.vanished(ref, version)
+        else:
+            entry = Entry(entries.owner(obj), entries.own_key(obj), version)
+            world.owners.seen(world.scope_of(ref), ref, entry)
+
+    return handlers
+
+
+async def watch_objects(world: World, stop: asyncio.Event) -> None:
+    """Run kopf until `stop` is set or the process is asked to end."""
+    everywhere = world.namespaces == ("",)
+    await kopf.operator(
+        registry=registry(world),
+        standalone=True,
+        clusterwide=everywhere,
+        namespaces=() if everywhere else world.namespaces,
+        stop_flag=stop,
+    )
