@@ -1,0 +1,1 @@
+"""From a fresh clone to a cited answer: the parts of `hack/quickstart`."""

@@ -1,0 +1,31 @@
+"""The last words: where the service is, how to come in, how to stop it. Pure."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+from firstrun.asking import Access
+from firstrun.questions import Question
+
+
+def text(access: Access, question: Question) -> str:
+    """Return what a person can copy into a plain shell."""
+    read_password = "kubectl get secret quickstart-admin -o jsonpath='{.data.password}' | base64 -d"
+    credentials = f'{{\\"username\\":\\"{access.username}\\",\\"password\\":\\"$PASSWORD\\"}}'
+    body = shlex.quote(json.dumps({"question": question.text, "stream": True}))
+    read_token = "python3 -c 'import json,sys; print(json.load(sys.stdin)[\"token\"])'"
+    return f"""the cluster keeps running
+
+API       {access.url}   (description: {access.url}/openapi.json)
+kubectl   eval "$(hack/cluster env)"
+          kubectl get cbc -o wide
+          kubectl wait --for=condition=Ready cbc/quickstart --timeout=300s
+login     user {access.username}, password: {read_password}
+ask       PASSWORD=$({read_password})
+          TOKEN=$(curl -s {access.url}/api/auth/login -H 'Content-Type: application/json' \\
+            -d "{credentials}" \\
+            | {read_token})
+          curl -N {access.url}/api/chat -H "Authorization: Bearer $TOKEN" \\
+            -H 'Content-Type: application/json' -d {body}
+stop      hack/quickstart --down"""
