@@ -16,7 +16,7 @@ from pathlib import Path
 from localkube.errors import ClusterError
 from localkube.layout import KUBERNETES_VERSION, cache_folder
 from localkube.progress import Estimate, Progress
-from localkube.toolchain import GO, locate
+from localkube.toolchain import GO, locate, present
 
 MODULE = Path(__file__).resolve().parent / "tools"
 
@@ -125,7 +125,7 @@ def binaries(names: Sequence[str], progress: Progress | None = None) -> Path:
     if wrong := unknown(names):
         raise ClusterError(f"no such program: {', '.join(wrong)}; there are: {', '.join(PROGRAMS)}")
     go = locate(GO, progress)
-    folder = cache_folder(os.environ) / "servers" / inputs_hash(_sources(), _go_version(go))
+    folder = _cache(go)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         wanted = missing(names, {path.name for path in folder.iterdir()})
@@ -135,13 +135,14 @@ def binaries(names: Sequence[str], progress: Progress | None = None) -> Path:
 
 
 def built(names: Sequence[str]) -> bool:
-    """Whether all of them are in the cache already, for the Go of this machine."""
-    try:
-        version = _go_version(Path("go"))
-    except (OSError, ClusterError):
-        return False
-    folder = cache_folder(os.environ) / "servers" / inputs_hash(_sources(), version)
-    return all((folder / name).exists() for name in names)
+    """Whether all of them are in the cache already, for the Go that would be used."""
+    go = present(GO)
+    return go is not None and all((_cache(go) / name).exists() for name in names)
+
+
+def _cache(go: Path) -> Path:
+    key = inputs_hash(_sources(), _go_version(go))
+    return cache_folder(os.environ) / "servers" / key
 
 
 def _build(go: Path, names: Sequence[str], folder: Path, progress: Progress) -> None:
