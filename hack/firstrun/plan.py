@@ -59,11 +59,10 @@ class Plan:
         """Return the plan as lines for people."""
         here = self.machine
         disk_bytes = DISK_WARM_BYTES if self.built else DISK_COLD_BYTES
+        free_gib = here.free_disk_bytes / GIB
         lines = [
-            (
-                f"machine   {here.system}, {here.cores} cores, {here.memory_bytes / GIB:.0f} GiB memory,"
-                f" {here.free_disk_bytes / GIB:.0f} GiB free disk"
-            ),
+            f"machine   {here.system}, {here.cores} cores",
+            f"          {here.memory_bytes / GIB:.0f} GiB memory, {free_gib:.0f} GiB free disk",
             f"provider  {self._provider()}",
             f"needs     about {MEMORY_BYTES / GIB:.0f} GiB memory, {disk_bytes / GIB:.0f} GiB disk"
             if self.with_cluster
@@ -121,7 +120,7 @@ def make(
 def _next_step() -> str:
     if sys.platform == "linux" and os.geteuid() != 0:
         return "sudo hack/quickstart"
-    return "hack/quickstart --provider current   (a cluster of yours), or start Docker and install kind"
+    return "start Docker and install kind, or use a cluster: hack/quickstart --provider current"
 
 
 __all__ = ["ClusterError", "Machine", "Plan", "machine", "make"]
