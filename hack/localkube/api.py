@@ -6,12 +6,14 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from localkube.errors import ClusterError
 
 _CONFLICT = 409
+_ANY_TIME = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +64,18 @@ class Api:
             message = f"POST {path}: {status} {body.decode(errors='replace')}"
             raise ClusterError(message)
 
-    def node_ready(self, name: str) -> bool:
-        """Whether the node's condition `Ready` is true."""
+    def node_ready(self, name: str, since: datetime = _ANY_TIME) -> bool:
+        """Whether the node's condition `Ready` is true and was confirmed since then.
+
+        After a restart the object still says what was true before it.
+        """
         node = self.get(f"/api/v1/nodes/{name}") or {}
         conditions = node.get("status", {}).get("conditions", [])
-        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+        return any(
+            (condition["type"], condition["status"]) == ("Ready", "True")
+            and datetime.fromisoformat(condition["lastHeartbeatTime"]) >= since
+            for condition in conditions
+        )
 
 
 def wait_until(

@@ -14,6 +14,7 @@ from localkube.errors import ClusterError
 from localkube.processes import Process, end, find
 
 _SERVERS = "servers"
+_KUBELET_CONTROLLERS = {"cpu", "cpuset", "memory", "hugetlb", "pids"}
 
 
 def hierarchies(mounts: str) -> list[Path]:
@@ -37,6 +38,7 @@ def create(name: str) -> list[Path]:
         leaf = mount / name / _SERVERS
         try:
             leaf.mkdir(parents=True, exist_ok=True)
+            _hand_down_controllers(mount, mount / name)
             _inherit_cpuset(mount / name)
             _inherit_cpuset(leaf)
         except OSError as error:
@@ -50,8 +52,23 @@ def _inherit_cpuset(group: Path) -> None:
     # A new cpuset of cgroup v1 is empty, and nothing can run in an empty one.
     for name in ("cpuset.cpus", "cpuset.mems"):
         child, parent = group / name, group.parent / name
-        if child.exists() and parent.exists() and not child.read_text().strip():
-            child.write_text(parent.read_text())
+        if not (child.exists() and parent.exists()) or child.read_text().strip():
+            continue
+        if inherited := parent.read_text().strip():
+            child.write_text(inherited)
+
+
+def _hand_down_controllers(root: Path, group: Path) -> None:
+    # The kubelet refuses a cgroup v2 without the controllers it uses; runc enables the
+    # same ones from the root down for every container anyway.
+    for parent in (root, group):
+        try:
+            available = set((parent / "cgroup.controllers").read_text().split())
+        except OSError:
+            return
+        for controller in sorted(available & _KUBELET_CONTROLLERS):
+            with suppress(OSError):
+                (parent / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
 def _groups(name: str) -> list[Path]:

@@ -82,13 +82,20 @@ def main(arguments: Sequence[str]) -> int:
             print(build.binaries(options.programs))
             return 0
         cluster = instance(options.name, os.environ)
-        return _COMMANDS[options.command](cluster, options)
+        code = _COMMANDS[options.command](cluster, options)
+        sys.stdout.flush()
     except ClusterError as error:
         sys.stderr.write(f"hack/cluster: {error}\n")
         return error.exit_code
+    except BrokenPipeError:
+        # The reader has seen enough; the interpreter must not complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("hack/cluster: interrupted; the next 'up' or 'down' cleans up\n")
         return 130
+    else:
+        return code
 
 
 def default_provider(platform: str, user_id: int, *, kind_works: bool) -> str:

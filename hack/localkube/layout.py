@@ -1,5 +1,6 @@
 """Where everything of one instance lives. Pure: paths and constants only."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -96,6 +97,16 @@ def instance(name: str, environment: Mapping[str, str]) -> Instance:
         )
         raise ClusterError(message)
     return Instance(name, _home(environment, "XDG_STATE_HOME", ".local/state") / name)
+
+
+def search_path(environment: Mapping[str, str]) -> str:
+    """Return PATH without the folders that `env` puts there.
+
+    A kubectl found in one of them would be made a link to itself.
+    """
+    ours = _home(environment, "XDG_STATE_HOME", ".local/state")
+    folders = environment.get("PATH", "").split(os.pathsep)
+    return os.pathsep.join(folder for folder in folders if ours not in Path(folder).parents)
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from localkube import (
@@ -35,7 +36,10 @@ _USERS = ("controller-manager", "scheduler", "proxy", "coredns", "node")
 
 
 def up(cluster: Instance, progress: Progress) -> None:
-    """Start the cluster unless it runs; what an interrupted start left is removed first.
+    """Start the cluster unless it runs.
+
+    One that was up before (its machine was restarted, a server ended) comes back with its
+    objects, images and volumes; what an interrupted first start left is removed first.
 
     Raises `CannotRunHereError` for what this machine lacks, `ClusterError` when a
     server does not come up, with the end of its log.
@@ -46,7 +50,10 @@ def up(cluster: Instance, progress: Progress) -> None:
             publish.republish(cluster)
             progress.line(f"cluster {cluster.name!r} is running already")
             return
-        if cluster.state.exists() or cgroups.exists(cluster.cgroup):
+        if (cluster.state / "complete").exists():
+            progress.line("starting again what was up before; its objects and volumes are kept")
+            _forget_processes(cluster)
+        elif cluster.state.exists() or cgroups.exists(cluster.cgroup):
             progress.line("removing what an earlier, interrupted run left")
             _remove(cluster)
         binaries, kubectl = _parts(progress)
@@ -55,7 +62,7 @@ def up(cluster: Instance, progress: Progress) -> None:
         machine.enter(cluster.name, redirected_folders(cluster))
         namespaces.start_keeper(cluster)
         namespaces.set_up_network(cluster)
-        _start_servers(cluster, binaries, progress)
+        _start_servers(cluster, progress)
     progress.line(f"cluster {cluster.name!r} is up")
 
 
@@ -75,6 +82,16 @@ def client(cluster: Instance) -> Api:
     return Api(publish.ports(cluster).get(publish.API, 0), cluster.pki)
 
 
+def _forget_processes(cluster: Instance) -> None:
+    # Nothing of this outlives the processes it describes; what it says would be wrong now.
+    cgroups.destroy(cluster.cgroup)
+    inside = cluster.state / "node"
+    for name in ("containerd/state", "run-containerd", "pod-addresses", "cni", "kubelet"):
+        shutil.rmtree(inside / name, ignore_errors=True)
+    shutil.rmtree(cluster.run, ignore_errors=True)
+    cluster.containerd_socket.unlink(missing_ok=True)
+
+
 def _parts(progress: Progress) -> tuple[Path, Path]:
     # Downloads use the network and the compile the processor, so they run side by side.
     with ThreadPoolExecutor(2) as pool:
@@ -90,12 +107,14 @@ def _write_files(cluster: Instance, binaries: Path, kubectl: Path) -> None:
     if plugins is None:
         raise ClusterError("the CNI plug-ins ptp, host-local and loopback are missing")
     for folder in (cluster.log, cluster.run, cluster.commands, cluster.config / "cni"):
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
     # Container processes of other users pass through on the way to their volumes.
     cluster.state.chmod(0o711)
-    pki.create(cluster.pki, pki.NODE)
-    for user in _USERS:
-        pki.write_kubeconfig(cluster.pki, user, _INSIDE)
+    if not (cluster.state / "complete").exists():
+        pki.create(cluster.pki, pki.NODE)
+        for user in _USERS:
+            pki.write_kubeconfig(cluster.pki, user, _INSIDE)
+    (cluster.commands / "kubectl").unlink(missing_ok=True)
     (cluster.commands / "kubectl").symlink_to(kubectl)
     snapshotter = _snapshotter(cluster.state)
     (cluster.state / "provider").write_text("node")
@@ -130,7 +149,7 @@ def _commands(cluster: Instance) -> dict[str, list[str]]:
     return dict(servers.node_commands(cluster, Path(started["binaries"]), containerd))
 
 
-def _start_servers(cluster: Instance, binaries: Path, progress: Progress) -> None:
+def _start_servers(cluster: Instance, progress: Progress) -> None:
     commands = _commands(cluster)
     for name in ("etcd", "apiserver", "containerd"):
         namespaces.start(cluster, name, commands[name])
@@ -143,11 +162,14 @@ def _start_servers(cluster: Instance, binaries: Path, progress: Progress) -> Non
         namespaces.start(cluster, name, commands[name])
     _wait(cluster, lambda: _containerd_answers(cluster), "containerd", ("containerd",))
     load_images(cluster, [cluster.config / "pause.tar"])
+    # Kubernetes writes times in whole seconds.
+    started = datetime.now(UTC).replace(microsecond=0)
     namespaces.start(cluster, "kubelet", commands["kubelet"])
     api.create("/apis/storage.k8s.io/v1/storageclasses", configs.STORAGE_CLASS)
     progress.line(f"API server at {url}; waiting for the node")
-    _wait(cluster, lambda: api.node_ready(NODE_NAME), "the node", servers.NODE_SERVERS)
+    _wait(cluster, lambda: api.node_ready(NODE_NAME, started), "the node", servers.NODE_SERVERS)
     (cluster.state / "complete").touch()
+    publish.republish(cluster)
 
 
 def _wait(cluster: Instance, holds: Callable[[], bool], what: str, needs: Sequence[str]) -> None:

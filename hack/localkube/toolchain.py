@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localkube.errors import CannotRunHereError, ClusterError
-from localkube.layout import cache_folder
+from localkube.layout import cache_folder, search_path
 from localkube.progress import Estimate, Progress
 
 Version = tuple[int, ...]
@@ -51,7 +51,7 @@ def version_in(text: str) -> Version:
 
 def present(tool: Tool) -> Path | None:
     """Return the path of the machine's good enough tool or of the installed one, or None."""
-    own = shutil.which(tool.command)
+    own = shutil.which(tool.command, path=search_path(os.environ))
     if own and _version(Path(own), tool) >= tool.least:
         return Path(own)
     installed = _folder(tool) / tool.path

@@ -9,7 +9,7 @@ import pytest
 
 from localkube import cli, configs, preflight, servers
 from localkube.errors import CannotRunHereError, ClusterError
-from localkube.layout import Instance, instance, redirected_folders
+from localkube.layout import Instance, instance, redirected_folders, search_path
 from localkube.publish import split
 
 CLUSTER = Instance("trial", Path("/state/trial"))
@@ -25,6 +25,15 @@ def test_the_state_folder_follows_the_users_settings() -> None:
         Path("/home/me/.local/state/chatbot-operator/trial"),
         Path("/home/me/.local/state/chatbot-operator/trial"),
     ]
+
+
+def test_the_kubectl_that_env_offers_is_not_taken_for_the_machines() -> None:
+    environment = {
+        "HOME": "/home/me",
+        "PATH": "/home/me/.local/state/chatbot-operator/chatbot/bin:/usr/bin:/home/me/bin",
+    }
+
+    assert search_path(environment) == "/usr/bin:/home/me/bin"
 
 
 @pytest.mark.parametrize("name", ["", "../etc", "Upper", "-x", "x" * 33, "a/b"])
