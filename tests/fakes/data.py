@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatbot_core import names
-from chatbot_core.errors import Invalid, NotFound, Unauthenticated
+from chatbot_core.errors import Invalid, NotFound, Unauthenticated, Unavailable
 from chatbot_core.runtime_config import RetrievalStatus
 from chatbot_core.slots import SLOT_COUNT, initial_owners
 from chatbot_runtime.adapters.postgres.documents import before, cursor_after
@@ -213,6 +213,14 @@ class FakeDocuments:
         if known and known.ver == ver and known.state is not DocumentState.SEARCHABLE:
             self._world.documents[doc_no] = replace(known, state=state, error=error)
 
+    async def unnamed(self, store: str, object_ids: Sequence[str]) -> tuple[str, ...]:
+        named = {
+            document.object_id
+            for document in self._world.documents.values()
+            if document.store == store and document.doc_no not in self._world.deleted
+        } | {known.job.key for known in self._world.jobs.values() if not known.failed}
+        return tuple(object_id for object_id in object_ids if object_id not in named)
+
     async def counts(self) -> RetrievalStatus:
         hidden = names.SELF_TEST_WORKSPACE
         live = [e for e in self._world.events.values() if e.live and e.document.workspace != hidden]
@@ -266,8 +274,10 @@ class FakeEventLog:
     async def publish(self, job: Job, generation: int, document: Document, chunks: int) -> bool:
         rows = [key for key in self._world.chunks if key[:2] == (document.doc_no, document.ver)]
         complete = sum(1 for key in rows if key[2] < chunks) == chunks
-        if not (self._world.held(job) and self._current(document) and complete):
+        if not (self._world.held(job) and self._current(document)):
             return False
+        if not complete:
+            raise Unavailable("document", "rows are missing; do it again")
         for key in rows:
             if key[2] >= chunks:
                 del self._world.chunks[key]

@@ -20,7 +20,7 @@ from fakes.data import (
 )
 from numpy.typing import NDArray
 
-from chatbot_core.errors import Invalid, NotFound, Unauthenticated
+from chatbot_core.errors import Invalid, NotFound, Unauthenticated, Unavailable
 from chatbot_core.runtime_config import RetrievalStatus
 from chatbot_core.slots import initial_owners, slot_of
 from chatbot_runtime import ports
@@ -220,7 +220,8 @@ async def test_a_repeated_batch_replaces_and_a_shorter_try_leaves_nothing(plane:
     await plane.log.write_chunks(1, document, chunks(3), vectors(3, seed=1))
     job = await plane.jobs.take(["ingest"], 60)
     assert job is not None
-    assert not await plane.log.publish(job, 1, document, 9)
+    with pytest.raises(Unavailable):
+        await plane.log.publish(job, 1, document, 9)
     assert await plane.log.publish(job, 1, document, 3)
     _, pulled = await plane.log.pull(1, {document.slot: 0})
     assert pulled[0].ords.tolist() == [0, 1, 2]
@@ -267,6 +268,18 @@ async def test_a_deleted_document_is_gone_everywhere_at_once(plane: Plane) -> No
     )
     assert inserted
     assert again.doc_no != document.doc_no
+
+
+async def test_the_sweep_leaves_what_a_document_or_an_erase_job_names(plane: Plane) -> None:
+    await published(plane, "kept")
+    gone = await published(plane, "gone")
+    await plane.documents.delete("w", gone.doc_id)
+    ids = ["w/kept", "w/gone", "w/stray"]
+    assert await plane.documents.unnamed("main", ids) == ("w/stray",)
+    erase = await plane.jobs.take(["erase"], 60)
+    assert erase is not None
+    await plane.jobs.finish(erase)
+    assert await plane.documents.unnamed("main", ids) == ("w/gone", "w/stray")
 
 
 async def test_a_document_deleted_during_ingest_is_never_published(plane: Plane) -> None:

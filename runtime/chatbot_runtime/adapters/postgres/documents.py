@@ -61,6 +61,14 @@ LEFT JOIN chunk c ON c.gen = $2 AND c.doc_no = d.doc_no AND c.ver = hit.ver AND 
 ORDER BY hit.i
 """
 
+_UNNAMED: Final = """
+SELECT object_id FROM unnest($2::text[]) AS old(object_id)
+WHERE NOT EXISTS (SELECT FROM document d
+                  WHERE d.object_id = old.object_id AND d.store = $1 AND NOT d.deleted)
+  AND NOT EXISTS (SELECT FROM job j
+                  WHERE j.kind = $3 AND j.key = old.object_id AND j.failed_at IS NULL)
+"""
+
 _COUNTS: Final = """
 SELECT g.gen AS generation, m.epoch AS slot_map_epoch,
        (SELECT count(*) FROM document WHERE NOT deleted AND workspace <> $1) AS documents,
@@ -199,6 +207,11 @@ class PostgresDocuments:
             state.value,
             storable(error),
         )
+
+    async def unnamed(self, store: str, object_ids: Sequence[str]) -> tuple[str, ...]:
+        """Return those objects of a store that no document names and no erase job waits for."""
+        found = await self._database.fetch(_UNNAMED, store, list(object_ids), JobKind.ERASE)
+        return tuple(row["object_id"] for row in found)
 
     async def counts(self) -> RetrievalStatus:
         """Return the corpus as counted, over all workspaces but the self-test's."""

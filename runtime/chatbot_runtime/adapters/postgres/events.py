@@ -160,8 +160,8 @@ class PostgresEventLog:
     async def publish(self, job: Job, generation: int, document: Document, chunks: int) -> bool:
         """Make the version visible and remove the job, in one transaction.
 
-        False, with nothing changed, where the job's token or the wanted version has moved on, or
-        where the batches written are not `chunks` rows.
+        False, with nothing changed, where the job's token or the wanted version has moved on.
+        Raises Unavailable where fewer than `chunks` rows are there, so that the job runs again.
         """
         version = (generation, document.doc_no, document.ver)
         async with self._database.transaction() as connection:
@@ -185,7 +185,7 @@ class PostgresEventLog:
                 chunks,
             )
             if written != chunks:
-                return False
+                raise Unavailable("document", f"{written} of {chunks} rows written; do it again")
             await connection.execute(
                 "DELETE FROM chunk WHERE gen = $1 AND doc_no = $2 AND (ver < $3 OR ord >= $4)",
                 *version,
