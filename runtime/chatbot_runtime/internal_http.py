@@ -56,11 +56,19 @@ def listen(host: str, port: int) -> socket.socket:
 
 @contextlib.asynccontextmanager
 async def serve_app(app: ASGIApp, host: str, port: int, drain_s: int = 5) -> AsyncIterator[int]:
-    """Serve an ASGI application inside the context; yield the real port.
+    """Serve an ASGI application inside the context; yield the real port (0 takes a free one).
 
     At the end new connections are refused and running answers may take up to `drain_s` seconds.
     """
     listener = listen(host, port)
+    real_port: int = listener.getsockname()[1]
+    async with serve_on(listener, app, drain_s):
+        yield real_port
+
+
+@contextlib.asynccontextmanager
+async def serve_on(listener: socket.socket, app: ASGIApp, drain_s: int = 5) -> AsyncIterator[None]:
+    """Serve on a socket that listens already, for those who must know the port before."""
     config = uvicorn.Config(
         app,
         http="h11",
@@ -74,8 +82,7 @@ async def serve_app(app: ASGIApp, host: str, port: int, drain_s: int = 5) -> Asy
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        real_port: int = listener.getsockname()[1]
-        yield real_port
+        yield
     finally:
         server.should_exit = True
         with contextlib.suppress(asyncio.CancelledError):

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 #: How soon a restart of Ollama is noticed while nobody asks anything.
 POLL_S: Final = 1.0
+_POLL_UNREADY_S: Final = 0.25
 #: A download that failed is tried again after this, doubled each time: the registry is shared.
 _PULL_BACKOFF_S: Final = 2.0
 _PULL_BACKOFF_MAX_S: Final = 60.0
@@ -57,6 +58,10 @@ class ModelKeeper:
         self._pull_at_s = 0.0
         self.state = ModelState()
 
+    def ready(self) -> tuple[bool, str]:
+        """Return whether questions may come, and why not."""
+        return self.state.ready, self.state.reason
+
     def doubt(self) -> None:
         """Look at once: an answer just failed."""
         self._look_now.set()
@@ -70,7 +75,7 @@ class ModelKeeper:
                 self._become(dataclasses.replace(self.state, ready=False, reason=str(error)))
             self._look_now.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_S):
+                async with asyncio.timeout(POLL_S if self.state.ready else _POLL_UNREADY_S):
                     await self._look_now.wait()
 
     async def _look(self) -> None:
