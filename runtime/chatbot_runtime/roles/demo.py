@@ -32,8 +32,7 @@ async def run(data: Path | None, port: int, model: Path | None, stopping: asynci
     when it ends by itself.
     """
     began_s = time.monotonic()
-    if model is not None and not model.is_file():
-        raise Invalid("--model", str(model), "a GGUF file")
+    _check_model(model)
     with _folders(data) as (folders, sockets):
         ports = Ports(port or _free_port(), _free_port(), _free_port())
         listen("127.0.0.1", ports.public).close()
@@ -49,11 +48,16 @@ async def run(data: Path | None, port: int, model: Path | None, stopping: asynci
             migration = await children.start("migrate", plan.command(folders, Role.MIGRATE))
             stack.push_async_callback(migration.stop, _STOP_S)
             watching = [asyncio.create_task(child.ended()) for child in lasting]
+            stack.push_async_callback(_stop, lasting, watching)
             await _main_line(watching, _ready(migration, ports, folders, model), stopping)
             if not stopping.is_set():
                 announce.announce(folders, ports, model, time.monotonic() - began_s)
                 await _main_line(watching, stopping.wait(), stopping)
-            await _stop(lasting, watching)
+
+
+def _check_model(model: Path | None) -> None:
+    if model is not None and not model.is_file():
+        raise Invalid("--model", str(model), "a GGUF file")
 
 
 async def _start(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Final
 
 from chatbot_core import names
@@ -11,11 +10,10 @@ from chatbot_runtime.adapters.ollama import Ollama
 from chatbot_runtime.adapters.postgres.members import PostgresMembers
 from chatbot_runtime.adapters.postgres.pool import Database
 from chatbot_runtime.background import background
-from chatbot_runtime.domain.model import MemberRow
 from chatbot_runtime.internal_http import listen, serve_internal, serve_on
 from chatbot_runtime.routes import inference as routes
-from chatbot_runtime.services import members
 from chatbot_runtime.services.inference import InferenceQueue
+from chatbot_runtime.services.members import Heartbeat
 from chatbot_runtime.services.model_keeper import ModelKeeper
 from chatbot_runtime.settings import RuntimeSettings
 
@@ -29,7 +27,6 @@ async def run(settings: RuntimeSettings) -> None:
         raise Invalid("boot.inference_proxy.model", boot.model, "the name of a model")
     ollama = Ollama(boot.ollama_url)
     database = Database(settings.secret, settings.secret_path(names.FILE_DATABASE_CA), 1)
-    rows = PostgresMembers(database)
     keeper = ModelKeeper(ollama, boot, settings.clock)
     inference = InferenceQueue(
         ollama, boot, lambda: settings.live.inference, settings.clock, keeper.doubt
@@ -40,21 +37,27 @@ async def run(settings: RuntimeSettings) -> None:
     def ready() -> tuple[bool, str]:
         return (False, "draining") if settings.stopping.is_set() else keeper.ready()
 
-    def row() -> MemberRow:
-        return _row(settings, port, ready(), _report(settings, keeper, inference))
-
     endpoint = routes.GenerateEndpoint(
         inference, keeper.ready, lambda: settings.secret(names.FILE_INTERNAL_TOKEN)
+    )
+    host = f"[{settings.address}]" if ":" in settings.address else settings.address
+    heartbeat = Heartbeat(
+        PostgresMembers(database),
+        settings,
+        _ROLE,
+        f"{host}:{port}",
+        ready,
+        lambda: _report(settings, keeper, inference),
     )
     try:
         # The heartbeat goes on while answers end, so that nobody takes a draining proxy for lost.
         async with (
             serve_internal(boot.internal_port, ready, host=settings.bind_host),
-            background(keeper.keep(), members.heartbeat(rows, row)),
+            background(keeper.keep(), heartbeat.run()),
             serve_on(listener, routes.app(endpoint), boot.drain_s),
         ):
             await settings.stopping.wait()
-        await members.leave(rows, _ROLE.value, settings.pod_name)
+        await heartbeat.leave()
     finally:
         await inference.close()
         await ollama.close()
@@ -71,21 +74,3 @@ def _report(
         "in_flight": inference.running,
         "slots": boot.parallel_requests,
     }
-
-
-def _row(
-    settings: RuntimeSettings, port: int, ready: tuple[bool, str], report: dict[str, object]
-) -> MemberRow:
-    host = f"[{settings.address}]" if ":" in settings.address else settings.address
-    return MemberRow(
-        role=_ROLE.value,
-        name=settings.pod_name,
-        address=f"{host}:{port}",
-        started_s=settings.started_s,
-        version=version("chatbot-cluster"),
-        config_hash=settings.config_hash(_ROLE),
-        epoch=0,
-        ready=ready[0],
-        reason=ready[1],
-        report=report,
-    )
