@@ -195,10 +195,9 @@ class SelfTest:
             raise Unavailable("inference", "the model answered with nothing")
         if not candidates & ids:
             raise Unavailable("retrieval", "no built-in passage was retrieved")
-        if not done.citations:
-            raise Unavailable("citations", f"the answer cites nothing: {done.answer!r:.200}")
-        for citation in done.citations:
-            await self._ports.documents.get(names.SELF_TEST_WORKSPACE, citation.document_id)
+        # A small model may answer beside the point and cite nothing: its quality is not tested.
+        for document_id in {citation.document_id for citation in done.citations} or candidates:
+            await self._ports.documents.get(names.SELF_TEST_WORKSPACE, document_id)
         return f"{done.model} answered: {done.answer[:200]}"
 
 
