@@ -84,7 +84,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.write(data)
         await writer.drain()
     # Half-closed, not closed: the other direction may still have to finish.
-    if writer.can_write_eof():
+    with contextlib.suppress(OSError):
         writer.write_eof()
 
 
