@@ -1,0 +1,127 @@
+"""A pod of each tier is lost: what only that tier does stops, a new pod comes, it works again."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+
+import pytest
+from e2e.harness.chatbot import Chatbot, Pod
+from e2e.harness.waiting import until
+
+from chatbot_core.names import Component
+from firstrun import questions
+from firstrun.service import Service, ServiceError
+
+GAP_TIMEOUT_S = 60.0
+
+
+def searches(service: Service) -> None:
+    found = service.call("GET", "/api/search?q=lighthouse")
+    if found["coverage"] < 1:
+        raise ServiceError("part of the index is missing", 503)
+
+
+def asks(service: Service) -> None:
+    service.ask(questions.chosen().text)
+
+
+def uploads(service: Service) -> None:
+    service.upload(f"{secrets.token_hex(4)}.txt", secrets.token_hex(40).encode())
+
+
+def reads(service: Service) -> None:
+    documents = service.call("GET", "/api/documents?limit=1")["items"]
+    service.send("GET", f"/api/documents/{documents[0]['id']}/content", None, {})
+
+
+LOSSES: dict[str, tuple[Component, Callable[[Service], None]]] = {
+    "without a shard no search is complete": (Component.SHARD, searches),
+    "without the database nothing is found": (Component.DATABASE, searches),
+    "without Ollama nothing is written": (Component.INFERENCE, asks),
+    "without the store nothing is uploaded": (Component.STORE, uploads),
+    "without the store nothing is read": (Component.STORE, reads),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_effect_of_a_lost_pod_is_seen_and_ends(
+    chatbot: Chatbot, service: Service, loss: str
+) -> None:
+    component, does = LOSSES[loss]
+    lost = chatbot.pods(component)[0]
+    with refusals(lambda: does(service)) as statuses:
+        chatbot.kill(lost)
+        until(loss, lambda: bool(statuses) or None, GAP_TIMEOUT_S)
+        chatbot.wait_replaced(lost, component)
+    assert set(statuses) <= {503}, statuses
+    works_again(chatbot, service)
+
+
+def test_without_an_ingest_worker_a_document_stays_queued(
+    chatbot: Chatbot, service: Service
+) -> None:
+    (lost,) = chatbot.pods(Component.INGEST)
+    chatbot.kill(lost)
+    code = secrets.token_hex(6)
+    document = service.upload(f"{code}.txt", f"The passphrase of today is {code}.".encode())
+    while not ready_pods(chatbot, Component.INGEST, lost):
+        assert service.state_of(document) == "Queued"
+        time.sleep(0.2)
+    service.wait_searchable(document, 60)
+    chatbot.wait_replaced(lost, Component.INGEST)
+    works_again(chatbot, service)
+
+
+def test_without_one_api_replica_the_other_goes_on(chatbot: Chatbot, service: Service) -> None:
+    lost, kept = chatbot.pods(Component.API)
+    chatbot.kill(lost)
+    answered = until(
+        "the other replica answers", lambda: attempt(lambda: searches(service)), GAP_TIMEOUT_S
+    )
+    assert answered
+    assert kept.uid in {pod.uid for pod in chatbot.pods(Component.API)}
+    chatbot.wait_replaced(lost, Component.API)
+    works_again(chatbot, service)
+
+
+def works_again(chatbot: Chatbot, service: Service) -> None:
+    chatbot.wait_ready()
+    question = questions.chosen()
+    assert questions.cited(service.ask(question.text), question) is not None
+
+
+def ready_pods(chatbot: Chatbot, component: Component, lost: Pod) -> list[Pod]:
+    return [pod for pod in chatbot.pods(component) if pod.ready and pod.uid != lost.uid]
+
+
+def attempt(work: Callable[[], None]) -> bool | None:
+    try:
+        work()
+    except ServiceError:
+        return None
+    return True
+
+
+@contextmanager
+def refusals(work: Callable[[], None]) -> Iterator[list[int]]:
+    """Do the work again and again in the background; yield the statuses of what was refused."""
+    statuses: list[int] = []
+    done = Event()
+
+    def again() -> None:
+        while not done.is_set():
+            try:
+                work()
+            except ServiceError as error:
+                statuses.append(error.status)
+            done.wait(0.1)
+
+    thread = Thread(target=again)
+    thread.start()
+    try:
+        yield statuses
+    finally:
+        done.set()
+        thread.join()
