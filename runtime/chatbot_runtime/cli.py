@@ -114,7 +114,3 @@ def stop_on_signals(stop: Callable[[], None]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, handle, number)
-
-
-if __name__ == "__main__":
-    main()

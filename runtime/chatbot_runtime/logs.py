@@ -18,7 +18,7 @@ _OWN: Final = frozenset(
     (*vars(logging.LogRecord("", 0, "", 0, "", (), None)), "message", "asctime", "taskName"),
 )
 #: Libraries whose lower levels repeat, line by line, what our own metrics count.
-_QUIET: Final = ("uvicorn", "uvicorn.error", "httpx", "httpcore", "botocore", "asyncio")
+_QUIET: Final = ("uvicorn", "uvicorn.error", "httpx", "httpcore", "botocore", "asyncio", "faiss")
 
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:

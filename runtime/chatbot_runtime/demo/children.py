@@ -89,7 +89,6 @@ class Children:
         *,
         stop_signal: signal.Signals = signal.SIGTERM,
         death_signal: signal.Signals = signal.SIGKILL,
-        user: str | None = None,
     ) -> Child:
         """Start one. Raises Unavailable where the program cannot be run."""
         log = self.logs / f"{name}.log"
@@ -102,7 +101,6 @@ class Children:
                     stderr=output,
                     start_new_session=True,
                     preexec_fn=_die_with(os.getpid(), death_signal),
-                    user=user,
                 )
             except OSError as error:
                 raise Unavailable(name, f"{command[0]}: {error.strerror}") from None

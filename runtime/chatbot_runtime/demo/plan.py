@@ -154,7 +154,7 @@ def internal_token(folders: Folders) -> str:
 def command(folders: Folders, role: Role, *more: str) -> list[str]:
     """Return the command line of a role, as a pod would run it."""
     common = ["--config", str(folders.config), "--secrets", str(folders.secrets)]
-    return [sys.executable, "-m", "chatbot_runtime.cli", role.value, *common, *more]
+    return [sys.executable, "-m", "chatbot_runtime", role.value, *common, *more]
 
 
 def ollama_command(model: Path, ports: Ports) -> list[str]:
