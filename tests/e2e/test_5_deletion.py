@@ -37,16 +37,14 @@ def test_with_delete_nothing_is_left(chatbot: Chatbot, neighbour: Chatbot) -> No
         lambda: neighbour.conditions().get("Ready") is not None or None,
         GONE_TIMEOUT_S,
     )
-    for one in (chatbot, neighbour):
-        one.delete()
-        until(f"{one.namespace} is empty", lambda one=one: not rest(one) or None, GONE_TIMEOUT_S)
+    chatbot.delete()
+    neighbour.delete()
+    until("both namespaces are empty", lambda: not rest(chatbot, neighbour) or None, GONE_TIMEOUT_S)
 
 
-def rest(chatbot: Chatbot) -> list[str]:
-    """Return what is left of the object, and of whatever else no new namespace has."""
+def rest(*chatbots: Chatbot) -> list[str]:
+    """Return what is left of the objects, and of whatever else no new namespace has."""
     own = {"ServiceAccount/default", "ConfigMap/kube-root-ca.crt"}
-    found = chatbot.get(ALL_KINDS)
-    left = (
-        {f"{one['kind']}/{one['metadata']['name']}" for one in found["items"]} if found else set()
-    )
-    return sorted(left - own)
+    lists = [chatbot.get(ALL_KINDS) or {"items": []} for chatbot in chatbots]
+    found = [one for items in lists for one in items["items"]]
+    return sorted({f"{one['kind']}/{one['metadata']['name']}" for one in found} - own)

@@ -19,6 +19,7 @@ from firstrun.kube import Kubectl
 
 NAME = "e2e"
 OPERATOR_ACCOUNT = "chatbot-operator"
+CONDITIONS = "jsonpath={range .items[*]}{.status.conditions}{'\\n'}{end}"
 
 
 def hack(*words: str, timeout_s: float = 900) -> str:
@@ -139,7 +140,7 @@ class Cluster:
                 "cbc",
                 "-A",
                 "-o",
-                "jsonpath={range .items[*]}{.status.conditions}{'\\n'}{end}",
+                CONDITIONS,
             ).stdout,
             kube.failing_pods(kubectl, (self.operator_namespace, *namespaces)),
             kubectl.attempt(
@@ -154,7 +155,7 @@ def _write(line: dict[str, Any]) -> Write | None:
         return None
     target = line.get("objectRef", {})
     return Write(
-        datetime.fromisoformat(line["requestReceivedTimestamp"].replace("Z", "+00:00")),
+        datetime.fromisoformat(line["requestReceivedTimestamp"]),
         line["user"]["username"],
         line["verb"],
         target.get("resource", ""),
