@@ -13,9 +13,6 @@ from firstrun import questions
 from firstrun.questions import Question
 from firstrun.service import Service, ServiceError
 
-    r"^chatbot_inference_tokens_total(?:\{[^}]*\})? ([0-9.e+]+)$", re.MULTILINE
-)
-
 #: questions.yaml is no object; what it holds is asked above.
 EXAMPLES = sorted(set((ROOT / "examples").glob("*.yaml")) - {questions.QUESTIONS})
 
