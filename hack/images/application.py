@@ -9,17 +9,16 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from images import base, cache, wheelhouse
-from images.errors import ImageError
-from images.process import Say, need_debian_packages, run
+from images import base, buildah, cache, wheelhouse
+from images.process import Say, run
 
 DOCKER_BASE = "python:3.13-slim"
 DOCKER_PYTHON = "3.13"
 NAMES = ("operator", "runtime")
-_STORAGE_LIMIT_BYTES = 6 << 30
 _DOCKER_ANSWER_S = 5.0
 _SOURCES = ("core", "operator", "runtime", "pyproject.toml", "uv.lock", "README.md", "LICENSE")
 
@@ -69,6 +68,7 @@ def tag(name: str, on: Target) -> str:
         *(cache.REPOSITORY / source for source in _SOURCES),
         cache.REPOSITORY / f"Dockerfile.{name}",
         Path(__file__),
+        recipe / "buildah.py",
         recipe / "wheelhouse.py",
     ]
     return cache.tag_of([name, on.builder, on.base_image, on.python_version], files)
@@ -80,10 +80,12 @@ def build(name: str, image: str, on: Target, target_tar: Path, say: Say) -> None
         context = scratch / "context"
         _fill_context(name, on, context, say)
         draft = scratch / "image.tar"
+        arguments = {"BASE_IMAGE": on.base_image, "VERSION": version()}
         if on.builder == "docker":
-            _build_with_docker(name, image, on, context, draft, say)
+            _build_with_docker(image, arguments, context, draft, say)
         else:
-            _build_with_buildah(name, image, on, context, draft, say)
+            buildah.build(context, image, base.build(say).archive, arguments, say)
+            buildah.save(image, draft, say)
         draft.replace(target_tar)
 
 
@@ -123,98 +125,21 @@ def _wheels(name: str, requirements: str, on: Target, say: Say) -> Path:
 
 
 def _build_with_docker(
-    name: str, image: str, on: Target, context: Path, target_tar: Path, say: Say
+    image: str, arguments: Mapping[str, str], context: Path, target_tar: Path, say: Say
 ) -> None:
-    arguments = [
-        "--build-arg",
-        f"BASE_IMAGE={on.base_image}",
-        "--build-arg",
-        f"VERSION={version()}",
-    ]
-    run(f"{name}: docker build", ["docker", "build", *arguments, "-t", image, context], say)
-    run(f"{name}: docker save", ["docker", "save", "-o", target_tar, image], say)
+    words = [f"--build-arg={key}={value}" for key, value in arguments.items()]
+    run(f"{image}: docker build", ["docker", "build", *words, "-t", image, context], say)
+    run(f"{image}: docker save", ["docker", "save", "-o", target_tar, image], say)
 
 
-def _build_with_buildah(
-    name: str, image: str, on: Target, context: Path, target_tar: Path, say: Say
-) -> None:
-    need_debian_packages({"buildah": "buildah"}, say)
-    built = base.build(say)
-    with cache.locked("buildah"):
-        buildah = _buildah()
-        if not _holds(buildah, built.name):
-            run(
-                f"{name}: loading the base",
-                [*buildah, "pull", "-q", f"docker-archive:{built.archive}"],
-                say,
-            )
-        arguments = [f"--build-arg=BASE_IMAGE={built.name}", f"--build-arg=VERSION={version()}"]
-        command: list[str | Path] = [
-            *buildah,
-            "bud",
-            "--isolation=chroot",
-            "--layers",
-            "--pull-never",
-            "--timestamp=0",
-            *arguments,
-            f"--tag={image}",
-            context,
-        ]
-        run(f"{name}: installing and compiling", command, say)
-        run(
-            f"{name}: writing the archive",
-            [*buildah, "push", "-q", image, f"docker-archive:{target_tar}:{image}"],
-            say,
-        )
-
-
-def push_commands(image: str, tar: str, target: str, *, docker: bool) -> list[list[str]]:
-    """Return the commands that push a built image to its name in a registry."""
-    if docker:
-        return [
-            ["docker", "load", "--quiet", f"--input={tar}"],
-            ["docker", "tag", image, target],
-            ["docker", "push", "--quiet", target],
-        ]
-    buildah = _buildah()
-    return [
-        [*buildah, "pull", "--quiet", f"docker-archive:{tar}"],
-        [*buildah, "push", "--quiet", image, f"docker://{target}"],
-    ]
-
-
-def _buildah() -> list[str]:
-    """Return buildah on storage of its own, emptied when it has grown past its limit."""
-    storage = cache.folder() / "buildah"
-    if storage.exists() and _size_bytes(storage) > _STORAGE_LIMIT_BYTES:
-        subprocess.run(
-            ["buildah", *_storage_options("overlay"), "rmi", "--all", "--force"],
-            capture_output=True,
-            check=False,
-        )
-    for driver in ("overlay", "vfs"):
-        command = ["buildah", *_storage_options(driver)]
-        probe = subprocess.run([*command, "info"], capture_output=True, check=False)
-        if probe.returncode == 0:
-            return command
-    raise ImageError("buildah cannot store images here: " + probe.stderr.decode().strip())
-
-
-def _storage_options(driver: str) -> list[str]:
-    storage = cache.folder() / "buildah"
-    return [
-        f"--root={storage / driver}",
-        f"--runroot={storage / f'{driver}-run'}",
-        f"--storage-driver={driver}",
-    ]
-
-
-def _holds(buildah: list[str], image: str) -> bool:
-    asked = subprocess.run(
-        [*buildah, "inspect", "--type", "image", image], capture_output=True, check=False
-    )
-    return asked.returncode == 0
-
-
-def _size_bytes(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+def push(image: str, tar: Path, target: str, *, docker: bool, say: Say) -> None:
+    """Push a built image to its name in a registry; raises ImageError."""
+    if not docker:
+        buildah.push(image, tar, target, say)
+        return
+    for command in (
+        ["docker", "load", "--quiet", f"--input={tar}"],
+        ["docker", "tag", image, target],
+        ["docker", "push", "--quiet", target],
+    ):
+        run(f"{image}: docker {command[1]}", command, say)

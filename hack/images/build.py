@@ -9,7 +9,7 @@ from typing import Protocol
 
 from images import application, cache, database, language_model, s3_gateway
 from images.errors import ImageError
-from images.process import Say, run, say_to_stderr
+from images.process import Say, say_to_stderr
 
 _STAND_INS = {
     stand_in.name: stand_in
@@ -95,8 +95,7 @@ def push(built: Mapping[str, Built], targets: Mapping[str, str], *, docker: bool
     """Push images to their names in a registry; raises ImageError."""
     for name, target in targets.items():
         image = built[name]
-        for command in application.push_commands(image.image, image.tar, target, docker=docker):
-            run(f"{name}: pushing {target}", command, say)
+        application.push(image.image, Path(image.tar), target, docker=docker, say=say)
 
 
 def as_json(built: Mapping[str, Built], targets: Mapping[str, str]) -> dict[str, dict[str, object]]:
