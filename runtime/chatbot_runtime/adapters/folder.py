@@ -99,8 +99,14 @@ def _border(name: str) -> Iterator[None]:
 
 
 def _temporary(folder: Path) -> BinaryIO:
-    # Closed by `_finish`, or by `put` when the upload breaks.
-    return tempfile.NamedTemporaryFile(dir=folder, prefix=_TEMPORARY, delete=False)
+    number, name = tempfile.mkstemp(dir=folder, prefix=_TEMPORARY)
+    os.close(number)
+    return Path(name).open("wb")
+
+
+def _discard(file: BinaryIO) -> None:
+    file.close()
+    Path(file.name).unlink(missing_ok=True)
 
 
 def _finish(file: BinaryIO, target: Path) -> None:
