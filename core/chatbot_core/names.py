@@ -88,6 +88,11 @@ def config_map(cluster: str) -> str:
     return f"{cluster}-config"
 
 
+def service_account(cluster: str) -> str:
+    """Return the name of the ServiceAccount of every pod; no token is ever mounted."""
+    return f"{cluster}-runtime"
+
+
 def internal_secret(cluster: str) -> str:
     """Return the name of the Secret with the token between processes."""
     return f"{cluster}-internal"

@@ -49,6 +49,8 @@ class Reason(StrEnum):
     POD_CRASHING = "PodCrashing"
     POD_UNSCHEDULABLE = "PodUnschedulable"
     FOREIGN_OBJECT = "ForeignObject"
+    WAITING_FOR_CLEANUP = "WaitingForCleanup"
+    VOLUME_CANNOT_SHRINK = "VolumeCannotShrink"
     WRITE_REFUSED = "WriteRefused"
     STATUS_UNKNOWN = "StatusUnknown"
     DELETING = "Deleting"
@@ -76,6 +78,8 @@ SENTENCES: Final[dict[Reason, str]] = {
     Reason.POD_CRASHING: "A container ends again and again; read its log.",
     Reason.POD_UNSCHEDULABLE: "No node has room for a pod; the message says what lacks.",
     Reason.FOREIGN_OBJECT: "A child's name is taken by an object that is not ours; remove it.",
+    Reason.WAITING_FOR_CLEANUP: "Children of a deleted object of this name are being removed.",
+    Reason.VOLUME_CANNOT_SHRINK: "A claim is larger than the spec says; state its size or more.",
     Reason.WRITE_REFUSED: "The API server refused a write; the message quotes it.",
     Reason.STATUS_UNKNOWN: "The runtime could not be asked; the last known state stands.",
     Reason.DELETING: "The object is being deleted.",
@@ -92,6 +96,7 @@ STALLING: Final = frozenset(
         Reason.POD_CRASHING,
         Reason.POD_UNSCHEDULABLE,
         Reason.FOREIGN_OBJECT,
+        Reason.VOLUME_CANNOT_SHRINK,
         Reason.WRITE_REFUSED,
     }
 )

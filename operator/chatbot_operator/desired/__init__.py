@@ -1,0 +1,1 @@
+"""Children as whole objects, a file a tier; pure functions of a `Context`."""

@@ -1,0 +1,154 @@
+"""Spec -> RuntimeConfig, and the ConfigMap that carries it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from chatbot_core import names, quantity
+from chatbot_core.names import Component, Role
+from chatbot_core.runtime_config import (
+    ApiBoot,
+    Boot,
+    InferenceProxyBoot,
+    Ingest,
+    IngestBoot,
+    Live,
+    MigrateBoot,
+    Retrieval,
+    RuntimeConfig,
+    S3Store,
+    SelfTest,
+    acknowledged_hash,
+    digest,
+)
+from chatbot_core.runtime_config import Inference as LiveInference
+from chatbot_core.v1alpha1 import ChatbotClusterSpec
+from chatbot_core.v1alpha1.storage import Store
+from chatbot_operator.desired import context
+from chatbot_operator.desired.context import Context
+from chatbot_operator.model import Json, Owner
+
+BUCKET: Final = "documents"
+#: Roles whose processes report what they run; the others end by themselves.
+LASTING_ROLES: Final = (Role.API, Role.SHARD, Role.INGEST, Role.INFERENCE_PROXY)
+
+
+def boot(owner: Owner, spec: ChatbotClusterSpec) -> Boot:
+    """Return what processes read at start only."""
+    stores = tuple(_store(owner, store) for store in spec.documents.stores)
+    inference, ollama = spec.inference, spec.inference.ollama
+    return Boot(
+        api=ApiBoot(stores=stores, drain_s=inference.drain_seconds),
+        ingest=IngestBoot(stores=stores),
+        inference_proxy=InferenceProxyBoot(
+            model=inference.model,
+            pull=ollama.source == "Pull",
+            parallel_requests=ollama.parallel_requests,
+            context_tokens=ollama.context_tokens,
+            keep_loaded=ollama.idle == "Keep",
+            drain_s=inference.drain_seconds,
+        ),
+        migrate=MigrateBoot(shards=spec.retrieval.shards),
+    )
+
+
+def _store(owner: Owner, store: Store) -> S3Store:
+    if store.s3 is None:
+        host = f"{names.store(owner.name, store.name)}.{owner.namespace}.svc"
+        return S3Store(
+            name=store.name,
+            bucket=BUCKET,
+            endpoint=f"http://{host}:{names.PORT_STORE}",
+            path_style=True,
+            create_bucket=True,
+        )
+    s3 = store.s3
+    return S3Store(
+        name=store.name,
+        bucket=s3.bucket,
+        endpoint=s3.endpoint or "",
+        region=s3.region,
+        prefix=s3.prefix,
+        path_style=s3.path_style,
+        server_side_encryption=s3.server_side_encryption or "",
+    )
+
+
+def live(spec: ChatbotClusterSpec, wanted: str) -> Live:
+    """Return what every process re-reads while it runs; `wanted` names the self-test."""
+    options = spec.inference.ollama.options
+    return Live(
+        ingest=Ingest(
+            chunk_size_characters=spec.ingest.chunk_size_characters,
+            chunk_overlap_characters=spec.ingest.chunk_overlap_characters,
+            max_parallel_chunks=spec.ingest.max_parallel_chunks,
+            max_document_size_bytes=quantity.to_bytes(spec.ingest.max_document_size),
+        ),
+        retrieval=Retrieval(
+            shards=spec.retrieval.shards,
+            replicas_per_shard=spec.retrieval.replicas_per_shard,
+            min_coverage_percent=spec.retrieval.min_coverage_percent,
+            min_passages=spec.retrieval.min_passages,
+            max_passages=spec.retrieval.max_passages,
+        ),
+        inference=LiveInference(
+            model=spec.inference.model,
+            max_waiting=spec.inference.queue.max_waiting,
+            max_wait_s=spec.inference.queue.max_wait_seconds,
+            max_answer_s=spec.inference.max_answer_seconds,
+            max_output_tokens=options.max_output_tokens,
+            temperature_percent=options.temperature_percent,
+            seed=options.seed,
+            context_tokens=spec.inference.ollama.context_tokens,
+        ),
+        answer_mode=spec.answer.mode,
+        self_test=SelfTest(wanted=wanted),
+    )
+
+
+def wanted_self_test(spec: ChatbotClusterSpec, templates: dict[str, Any]) -> str:
+    """Return the digest of the pod templates and the model, "" where no test is wanted."""
+    if spec.self_test == "Disabled":
+        return ""
+    hashes = {name: digest(template) for name, template in templates.items()}
+    return digest({"templates": hashes, "model": spec.inference.model})
+
+
+def document(ctx: Context, wanted: str) -> RuntimeConfig:
+    """Return the whole document as the runtime reads it."""
+    return RuntimeConfig(
+        cluster=ctx.cluster,
+        namespace=ctx.namespace,
+        runtime_version=ctx.choice.version,
+        boot=ctx.boot,
+        live=live(ctx.spec, wanted),
+    )
+
+
+def acknowledgements(config: RuntimeConfig) -> dict[str, str]:
+    """Return the hash that every process of a role reports once it runs this document."""
+    return {role.value: acknowledged_hash(config.boot, role, config.live) for role in LASTING_ROLES}
+
+
+def config_map(ctx: Context, config: RuntimeConfig) -> Json:
+    """Return the ConfigMap: the document, and the choice that outlives the operator's version."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": context.owned(ctx, names.config_map(ctx.cluster), Component.CONFIG),
+        "data": {
+            names.CONFIG_KEY: config.to_json(),
+            names.CHOICE_KEY: ctx.choice.model_dump_json(),
+        },
+    }
+
+
+def service_account(ctx: Context) -> Json:
+    """Return the identity of every pod; it may do nothing, and no token of it is mounted."""
+    name = names.service_account(ctx.cluster)
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": context.owned(ctx, name, Component.CONFIG),
+        "automountServiceAccountToken": False,
+    }

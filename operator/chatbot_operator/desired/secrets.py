@@ -1,0 +1,190 @@
+"""Secrets: which are generated and how, which a role needs, and as which files it finds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from chatbot_core import names
+from chatbot_core.names import Component, Role
+from chatbot_operator.desired import context
+from chatbot_operator.desired.context import Context
+from chatbot_operator.model import Json, Recipe
+
+_TOKEN_LENGTH: Final = 48
+_PASSWORD_LENGTH: Final = 32
+_ADMIN_PASSWORD_LENGTH: Final = 20
+_ACCESS_KEY_LENGTH: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Keys of one Secret as files below `names.SECRETS_DIR`: (key, path) pairs."""
+
+    secret: str
+    items: tuple[tuple[str, str], ...]
+
+    def source(self) -> Json:
+        """Return the source of a projected volume."""
+        items = [{"key": key, "path": path} for key, path in self.items]
+        return {"secret": {"name": self.secret, "items": items}}
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A Secret that we make; `opens_data` ones outlive the object as their claims do."""
+
+    name: str
+    component: str
+    recipe: Recipe
+    opens_data: bool
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Return every key it holds."""
+        recipe = self.recipe
+        return frozenset(key for key, _ in (*recipe.random, *recipe.fixed, *recipe.templates))
+
+
+def generated(ctx: Context) -> tuple[Generated, ...]:
+    """Return every Secret of ours, in order of creation."""
+    found = [
+        Generated(
+            names.internal_secret(ctx.cluster),
+            Component.CONFIG,
+            Recipe(random=((names.KEY_TOKEN, _TOKEN_LENGTH),)),
+            opens_data=False,
+        )
+    ]
+    if ctx.spec.database.claim is not None:
+        found.append(_database(ctx))
+    found += [_store(ctx, one.name) for one in ctx.spec.documents.stores if one.pvc is not None]
+    if ctx.spec.access.admin_secret_ref is None:
+        found.append(_admin(ctx))
+    return tuple(found)
+
+
+def _database(ctx: Context) -> Generated:
+    host = ctx.host(names.child(ctx.cluster, Component.DATABASE))
+    address = f"{host}:{names.PORT_DATABASE}/{names.DATABASE_NAME}"
+    return Generated(
+        names.database_secret(ctx.cluster),
+        Component.DATABASE,
+        Recipe(
+            random=(
+                (names.KEY_PASSWORD, _PASSWORD_LENGTH),
+                (names.KEY_SUPERUSER_PASSWORD, _PASSWORD_LENGTH),
+            ),
+            fixed=((names.KEY_USERNAME, names.DATABASE_ROLE),),
+            templates=((names.KEY_DSN, f"postgresql://{{username}}:{{password}}@{address}"),),
+        ),
+        opens_data=True,
+    )
+
+
+def _store(ctx: Context, store: str) -> Generated:
+    return Generated(
+        names.store_secret(ctx.cluster, store),
+        f"{Component.STORE.value}-{store}",
+        Recipe(
+            random=(
+                (names.KEY_ACCESS_KEY_ID, _ACCESS_KEY_LENGTH),
+                (names.KEY_SECRET_ACCESS_KEY, _TOKEN_LENGTH),
+            )
+        ),
+        opens_data=True,
+    )
+
+
+def _admin(ctx: Context) -> Generated:
+    # The account lives in the database: a Secret that went alone would lock people out.
+    return Generated(
+        names.admin_secret(ctx.cluster),
+        Component.API,
+        Recipe(
+            random=((names.KEY_PASSWORD, _ADMIN_PASSWORD_LENGTH),),
+            fixed=((names.KEY_USERNAME, "admin"),),
+        ),
+        opens_data=True,
+    )
+
+
+def new_secret(ctx: Context, one: Generated) -> Json:
+    """Return the object to create, without data.
+
+    What opens data is created without an owner reference, which a later apply could not take
+    back: another manager would own it.
+    """
+    if one.opens_data:
+        metadata = context.lasting(ctx, one.name, one.component)
+        metadata.pop("ownerReferences", None)
+    else:
+        metadata = context.owned(ctx, one.name, one.component)
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque"}
+
+
+def secret_metadata(ctx: Context, one: Generated) -> Json:
+    """Return the apply of a Secret that opens data: its metadata only, never its data."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": context.lasting(ctx, one.name, one.component),
+    }
+
+
+def _database_mounts(ctx: Context) -> list[Mount]:
+    external = ctx.spec.database.external
+    if external is None:
+        secret = names.database_secret(ctx.cluster)
+        return [Mount(secret, ((names.KEY_DSN, names.FILE_DSN),))]
+    mounts = [Mount(external.secret_ref.name, ((external.secret_ref.key, names.FILE_DSN),))]
+    if external.ca_secret_ref is not None:
+        ca = external.ca_secret_ref
+        mounts.append(Mount(ca.name, ((ca.key, names.FILE_DATABASE_CA),)))
+    return mounts
+
+
+def _documents_mount(ctx: Context) -> Mount:
+    store = ctx.spec.documents.stores[0]
+    secret = names.store_secret(ctx.cluster, store.name)
+    if store.s3 is not None:
+        secret = store.s3.credentials_secret_ref.name
+    return Mount(
+        secret,
+        (
+            (names.KEY_ACCESS_KEY_ID, names.FILE_ACCESS_KEY_ID),
+            (names.KEY_SECRET_ACCESS_KEY, names.FILE_SECRET_ACCESS_KEY),
+        ),
+    )
+
+
+def admin_name(ctx: Context) -> str:
+    """Return the name of the Secret of the first admin: the stated or the generated one."""
+    stated = ctx.spec.access.admin_secret_ref
+    return stated.name if stated else names.admin_secret(ctx.cluster)
+
+
+def mounts(ctx: Context, role: Role) -> tuple[Mount, ...]:
+    """Return the Secrets that a role finds as files; each sees no more than it needs."""
+    internal = Mount(
+        names.internal_secret(ctx.cluster), ((names.KEY_TOKEN, names.FILE_INTERNAL_TOKEN),)
+    )
+    found = [*_database_mounts(ctx), internal]
+    if role in (Role.API, Role.INGEST):
+        found.append(_documents_mount(ctx))
+    if role is Role.API:
+        admin = (
+            (names.KEY_USERNAME, names.FILE_ADMIN_USERNAME),
+            (names.KEY_PASSWORD, names.FILE_ADMIN_PASSWORD),
+        )
+        found.append(Mount(admin_name(ctx), admin))
+    return tuple(found)
+
+
+def needed(ctx: Context) -> dict[str, frozenset[str]]:
+    """Return every Secret that some pod mounts, ours and the user's, with its keys."""
+    keys: dict[str, frozenset[str]] = {one.name: one.keys for one in generated(ctx)}
+    for mount in mounts(ctx, Role.API):
+        wanted = frozenset(key for key, _ in mount.items)
+        keys[mount.secret] = keys.get(mount.secret, frozenset()) | wanted
+    return keys

@@ -1,0 +1,292 @@
+"""The decision of one pass: `plan(observed, now_s)`, pure and deterministic.
+
+Only what differs becomes a step. A predicate that holds blocks its step and fills a condition
+with the same value; a fact that nobody has looked up yet holds the step and leaves the status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import ValidationError
+
+from chatbot_core import names
+from chatbot_core.reasons import Reason
+from chatbot_core.runtime_config import RuntimeConfig
+from chatbot_core.v1alpha1 import ChatbotClusterSpec
+from chatbot_operator import drift, safety, status
+from chatbot_operator.desired import (
+    api,
+    config,
+    context,
+    database,
+    documents,
+    inference,
+    ingest,
+    migration,
+    secrets,
+    shards,
+)
+from chatbot_operator.desired.context import Context, Desired, Rank, applied_hash
+from chatbot_operator.model import (
+    Apply,
+    Child,
+    ChildKey,
+    CreateSecret,
+    Delete,
+    Fact,
+    Json,
+    Observed,
+    Owner,
+    Plan,
+    Refusal,
+    Scale,
+    Secret,
+    Step,
+    WantedSecret,
+)
+from chatbot_operator.progress import Picture
+
+CREATED: Final = "Created"
+CHANGED: Final = "Changed"
+HEALED: Final = "Healed"
+TAKEN_OVER: Final = "TakenOver"
+SCALED: Final = "Scaled"
+NOT_WANTED: Final = "NotWanted"
+
+#: What is deleted when the spec no longer asks for it; data and its keys never are.
+_PRUNED: Final = frozenset(
+    {"Deployment", "StatefulSet", "Service", "Job", "ConfigMap", "ServiceAccount"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The whole target of a pass."""
+
+    children: tuple[Desired, ...]
+    config: RuntimeConfig
+    secrets: Mapping[str, frozenset[str]]
+
+
+def plan(observed: Observed, now_s: float) -> Plan:
+    """Return what to do now about one object.
+
+    An object that is being deleted, or whose children were not all listed yet, gets no step and
+    no status: the garbage collector does the one, the next pass the other.
+    """
+    owner = observed.owner
+    if owner.deleting or not observed.children_complete:
+        return Plan()
+    spec = _spec(owner)
+    if isinstance(spec, Refusal):
+        new = status.refused_spec(owner, spec.message, now_s)
+        written, wait_s = _status_step(observed, new, now_s)
+        return Plan(refusals=(spec,), status=written, requeue_after_s=wait_s)
+    ctx = _context(observed, spec)
+    wanted = _wanted(ctx)
+    secret_refusals = _secret_refusals(ctx, observed, wanted)
+    secret_steps = _secret_steps(ctx, observed, secret_refusals)
+    child_steps, refusals = _child_steps(observed, wanted, secret_refusals)
+    deletes, held = _deletes(observed, wanted)
+    picture = Picture(
+        observed=observed,
+        ctx=ctx,
+        children=wanted.children,
+        refusals={**refusals, **observed.refused},
+        secret_refusals=secret_refusals,
+        acknowledged=config.acknowledgements(wanted.config),
+        self_test=wanted.config.live.self_test.wanted,
+    )
+    written, wait_s = _status_of(picture, now_s)
+    return Plan(
+        steps=tuple(sorted([*secret_steps, *child_steps, *deletes], key=lambda one: one.rank)),
+        refusals=_distinct([*secret_refusals.values(), *picture.refusals.values(), *held]),
+        status=written,
+        requeue_after_s=wait_s,
+        wanted_secrets=tuple(
+            _wanted_secret(name, keys, observed) for name, keys in sorted(wanted.secrets.items())
+        ),
+    )
+
+
+def _spec(owner: Owner) -> ChatbotClusterSpec | Refusal:
+    try:
+        spec = ChatbotClusterSpec.model_validate(owner.spec)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = ".".join(["spec", *(str(part) for part in first["loc"])])
+        return Refusal("spec_is_valid", Reason.SPEC_INVALID, f"{path}: {first['msg']}")
+    return safety.spec_is_consistent(spec) or spec
+
+
+def _context(observed: Observed, spec: ChatbotClusterSpec) -> Context:
+    owner, settings = observed.owner, observed.settings
+    kept = observed.children.get(("ConfigMap", names.config_map(owner.name)))
+    # Of a former object of this name nothing is taken over but data.
+    ours = kept is not None and safety.foreign_object_not_ours(kept, owner) is None
+    choice = context.choice_of(kept.choice if kept and ours else "", settings)
+    boot = config.boot(owner, spec)
+    return Context(owner, spec, choice, boot, settings.image_pull_policy)
+
+
+def _wanted(ctx: Context) -> _Wanted:
+    builders = (database, documents, migration, shards, inference, ingest, api)
+    tiers = [child for builder in builders for child in builder.desired(ctx)]
+    templates = {"/".join(one.key): one.template for one in tiers if one.replicas is not None}
+    wanted_test = config.wanted_self_test(ctx.spec, templates)
+    document = config.document(ctx, wanted_test)
+    first = [
+        Desired(Rank.CONFIG, config.service_account(ctx)),
+        Desired(Rank.CONFIG, config.config_map(ctx, document)),
+    ]
+    children = tuple(
+        Desired(one.rank, context.sealed(one.object), one.replicas, one.secrets, one.once)
+        for one in [*first, *tiers]
+    )
+    return _Wanted(children, document, secrets.needed(ctx))
+
+
+def _fact(observed: Observed, name: str) -> Fact[Secret]:
+    return observed.secrets.get(name) or Fact[Secret].unknown()
+
+
+def _wanted_secret(name: str, keys: frozenset[str], observed: Observed) -> WantedSecret:
+    found = _fact(observed, name).value
+    return WantedSecret(name, keys, awaited=found is None or not keys <= found.keys)
+
+
+def _secret_refusals(ctx: Context, observed: Observed, wanted: _Wanted) -> dict[str, Refusal]:
+    ours = {one.name for one in secrets.generated(ctx)}
+    found: dict[str, Refusal] = {}
+    for name, keys in sorted(wanted.secrets.items()):
+        fact = _fact(observed, name)
+        refusal = safety.secret_is_there(name, keys, fact, ours=name in ours)
+        if name in ours and fact.value is not None:
+            foreign = safety.foreign_object_not_ours(fact.value.child, observed.owner)
+            refusal = foreign or refusal
+        if refusal is not None:
+            found[name] = refusal
+    return found
+
+
+def _secret_steps(ctx: Context, observed: Observed, refusals: Mapping[str, Refusal]) -> list[Step]:
+    steps: list[Step] = []
+    for one in secrets.generated(ctx):
+        refusal, fact = refusals.get(one.name), _fact(observed, one.name)
+        foreign = refusal is not None and refusal.reason is not Reason.SECRET_KEY_MISSING
+        if foreign or not fact.known:
+            continue
+        if fact.value is None:
+            new = secrets.new_secret(ctx, one)
+            steps.append(CreateSecret(Rank.CONFIG, new, one.recipe, CREATED))
+        if one.opens_data:
+            metadata = context.sealed(secrets.secret_metadata(ctx, one))
+            there = fact.value.child if fact.value else None
+            steps += _apply(Rank.CONFIG, metadata, there, observed.owner)
+    return steps
+
+
+def _child_steps(
+    observed: Observed, wanted: _Wanted, secret_refusals: Mapping[str, Refusal]
+) -> tuple[list[Step], dict[ChildKey, Refusal]]:
+    steps: list[Step] = []
+    refusals: dict[ChildKey, Refusal] = {}
+    for child in wanted.children:
+        there = observed.children.get(child.key)
+        own = _refusal(child, there, observed)
+        if own is not None:
+            refusals[child.key] = own
+        blocked = own is not None or any(name in secret_refusals for name in child.secrets)
+        if blocked or (there is not None and there.deleting):
+            continue
+        if not (child.once and there is not None):
+            steps += _apply(child.rank, child.object, there, observed.owner)
+        scale, held = _scale(child, there, observed)
+        steps += scale
+        if held is not None:
+            refusals[child.key] = held
+    return steps, refusals
+
+
+def _refusal(child: Desired, there: Child | None, observed: Observed) -> Refusal | None:
+    if there is None:
+        return None
+    foreign = safety.foreign_object_not_ours(there, observed.owner)
+    return foreign or safety.volume_never_shrinks(child.object, there)
+
+
+def _apply(rank: int, wanted: Json, there: Child | None, owner: Owner) -> list[Step]:
+    if there is None:
+        return [Apply(rank, wanted, CREATED)]
+    if there.deleting:
+        return []
+    current = there.applied == applied_hash(wanted)
+    if current and drift.owns_all(wanted, there.managed):
+        return []
+    if current:
+        return [Apply(rank, wanted, HEALED, there.uid, heal=True)]
+    predecessor = there.cluster_uid not in ("", owner.uid)
+    return [Apply(rank, wanted, TAKEN_OVER if predecessor else CHANGED, there.uid)]
+
+
+def _scale(
+    child: Desired, there: Child | None, observed: Observed
+) -> tuple[list[Step], Refusal | None]:
+    kind, name = child.key
+    replicas = child.replicas
+    if replicas is None:
+        return [], None
+    if there is None:
+        return [Scale(child.rank, kind, name, replicas, CREATED)], None
+    if there.replicas == replicas and there.scaler_owns_replicas:
+        return [], None
+    if there.replicas is not None and there.replicas > replicas:
+        held = safety.cache_is_settled(observed)
+        if held is not None:
+            return [], held
+    return [Scale(child.rank, kind, name, replicas, SCALED, there.uid)], None
+
+
+def _deletes(observed: Observed, wanted: _Wanted) -> tuple[list[Step], list[Refusal]]:
+    keys = {child.key for child in wanted.children}
+    surplus = [
+        there
+        for key, there in sorted(observed.children.items())
+        if key not in keys
+        and there.kind in _PRUNED
+        and there.owner_uid == observed.owner.uid
+        and not there.deleting
+    ]
+    if not surplus:
+        return [], []
+    held = safety.cache_is_settled(observed)
+    if held is not None:
+        return [], [held]
+    return [Delete(Rank.PRUNE, one.kind, one.name, one.uid, NOT_WANTED) for one in surplus], []
+
+
+def _status_of(picture: Picture, now_s: float) -> tuple[Json | None, float | None]:
+    observed = picture.observed
+    owner = observed.owner
+    unread = [one for one in picture.secret_refusals.values() if _is_unknown(one)]
+    if unread and owner.status.get("observedGeneration") == owner.generation:
+        return None, None
+    return _status_step(observed, status.compute(picture, now_s), now_s)
+
+
+def _is_unknown(refusal: Refusal) -> bool:
+    return refusal.reason is Reason.STATUS_UNKNOWN
+
+
+def _status_step(observed: Observed, new: Json, now_s: float) -> tuple[Json | None, float | None]:
+    wait_s = status.due(observed.owner.status, new, observed.status_written_at_s, now_s)
+    if wait_s is None:
+        return None, None
+    return (new, None) if wait_s == 0 else (None, wait_s)
+
+
+def _distinct(refusals: list[Refusal]) -> tuple[Refusal, ...]:
+    return tuple(dict.fromkeys(refusals))

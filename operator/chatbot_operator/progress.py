@@ -1,0 +1,278 @@
+"""How far each tier is: PURE findings from children, pods, Secrets and RuntimeStatus.
+
+A finding that time cures makes `Reconciling`, one that it does not makes `Stalled`. Findings that
+do not block are shown, but leave `Ready` as it is: a tier that serves and scales stays ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from chatbot_core import names
+from chatbot_core.names import Component, Role
+from chatbot_core.reasons import STALLING, ConditionType, Reason
+from chatbot_core.runtime_config import RuntimeStatus
+from chatbot_operator.desired.context import Context, Desired, applied_hash
+from chatbot_operator.desired.secrets import mounts
+from chatbot_operator.model import Child, ChildKey, Observed, Pod, Refusal
+
+_IMAGE_REASONS: Final = frozenset(
+    {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"}
+)
+#: A process that ends once or twice while its neighbours start is no news.
+CRASHES: Final = 3
+#: A heartbeat comes every 2 s; a row this old speaks of a process that is gone.
+MEMBER_MAX_AGE_S: Final = 15.0
+_PERCENT: Final = 100
+
+DATABASE: Final = "database"
+DOCUMENTS: Final = "documents"
+RETRIEVAL: Final = "retrieval"
+INFERENCE: Final = "inference"
+INGEST: Final = "ingest"
+API: Final = "api"
+#: Order of the tiers in the status, and the condition that speaks of each.
+TIERS: Final[dict[str, ConditionType | None]] = {
+    DOCUMENTS: ConditionType.STORAGE_READY,
+    DATABASE: ConditionType.DATABASE_READY,
+    RETRIEVAL: ConditionType.RETRIEVAL_READY,
+    INFERENCE: ConditionType.INFERENCE_READY,
+    INGEST: None,
+    API: ConditionType.API_READY,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it shall be; `blocks` = the tier is not ready because of it."""
+
+    reason: Reason
+    message: str
+    blocks: bool = True
+
+    @property
+    def stalls(self) -> bool:
+        """Return whether time alone does not cure it."""
+        return self.reason in STALLING
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What the status is made from: the facts, the children as they shall be, and what was held.
+
+    `refusals` holds what blocked a child, `secret_refusals` what blocked the pods of a Secret.
+    `acknowledged` maps a role to the hash that its processes shall report.
+    """
+
+    observed: Observed
+    ctx: Context
+    children: tuple[Desired, ...]
+    refusals: Mapping[ChildKey, Refusal]
+    secret_refusals: Mapping[str, Refusal]
+    acknowledged: Mapping[str, str]
+    self_test: str
+
+    @property
+    def runtime(self) -> RuntimeStatus | None:
+        """Return what an API pod said last, however old; None = nobody has said anything."""
+        return self.observed.runtime.value
+
+
+def tier_of(component: str) -> str | None:
+    """Return the tier that a component label belongs to, None for what all tiers share."""
+    if component in (Component.DATABASE, Component.MIGRATE):
+        return DATABASE
+    if component.startswith(f"{Component.STORE.value}-"):
+        return DOCUMENTS
+    if component.startswith(f"{Component.SHARD.value}-"):
+        return RETRIEVAL
+    return component if component in TIERS else None
+
+
+def _tier(child: Desired) -> str | None:
+    if child.object["kind"] == "PersistentVolumeClaim":
+        return DOCUMENTS
+    return tier_of(child.object["metadata"]["labels"][names.LABEL_COMPONENT])
+
+
+def workloads(picture: Picture, tier: str) -> Iterator[tuple[Desired, Child | None]]:
+    """Yield the replicated children of a tier, with what is there of each."""
+    for child in picture.children:
+        if child.replicas is not None and _tier(child) == tier:
+            yield child, picture.observed.children.get(child.key)
+
+
+def replica_counts(picture: Picture, tier: str) -> tuple[int, int]:
+    """Return (ready, desired) replicas of a tier."""
+    pairs = list(workloads(picture, tier))
+    ready = sum(there.ready for _, there in pairs if there is not None)
+    return ready, sum(child.replicas or 0 for child, _ in pairs)
+
+
+def findings(picture: Picture, tier: str, *, was_ready: bool) -> list[Finding]:
+    """Return everything that is not as it shall be in a tier, the weightiest first."""
+    found = [*_refused(picture, tier), *_secrets(picture, tier), *_claims(picture, tier)]
+    lagging = [one for pair in workloads(picture, tier) for one in _lag(*pair, was_ready)]
+    if lagging:
+        blocks = any(one.blocks for one in lagging)
+        found += [replace(one, blocks=blocks) for one in pod_troubles(picture, tier)]
+    if tier == INFERENCE and lagging:
+        found += _model(picture.runtime, lagging[0])
+    found += lagging
+    if tier == DATABASE:
+        found += _schema(picture)
+    return sorted(found, key=lambda one: (not one.blocks, not one.stalls))
+
+
+def shared(picture: Picture) -> list[Finding]:
+    """Return what holds back the children that no tier owns, and changes not written yet."""
+    found = list(_refused(picture, None))
+    for child in picture.children:
+        there = picture.observed.children.get(child.key)
+        if there is None or child.once or child.key in picture.refusals:
+            continue
+        if there.applied != applied_hash(child.object):
+            message = f"{there.kind} {there.name} is being changed"
+            found.append(Finding(Reason.ROLLING_OUT, message, blocks=False))
+    return found
+
+
+def _refused(picture: Picture, tier: str | None) -> Iterator[Finding]:
+    tiers = {child.key: _tier(child) for child in picture.children}
+    for key, refusal in picture.refusals.items():
+        if refusal.reason is not Reason.STATUS_UNKNOWN and tiers.get(key) == tier:
+            yield Finding(refusal.reason, refusal.message)
+
+
+def _secrets(picture: Picture, tier: str) -> Iterator[Finding]:
+    role = {DATABASE: Role.MIGRATE, DOCUMENTS: Role.INGEST, API: Role.API}.get(tier)
+    if role is None:
+        return
+    used = {mount.secret for mount in mounts(picture.ctx, role)}
+    if tier != DATABASE:
+        used -= {mount.secret for mount in mounts(picture.ctx, Role.MIGRATE)}
+    for name in sorted(used):
+        refusal = picture.secret_refusals.get(name)
+        if refusal is not None:
+            yield Finding(refusal.reason, refusal.message)
+
+
+def _claims(picture: Picture, tier: str) -> Iterator[Finding]:
+    if tier != DOCUMENTS:
+        return
+    for child in picture.children:
+        kind, name = child.key
+        if kind != "PersistentVolumeClaim" or child.key in picture.refusals:
+            continue
+        there = picture.observed.children.get(child.key)
+        phase = "not there" if there is None else there.phase or "Pending"
+        if there is not None and there.deleting:
+            phase = "being deleted"
+        if phase != "Bound":
+            yield Finding(Reason.WAITING_FOR_VOLUME, f"claim {name} is {phase}")
+
+
+def _lag(child: Desired, there: Child | None, was_ready: bool) -> Iterator[Finding]:
+    """Yield how a workload lags behind; a former readiness survives what is no roll-out."""
+    kind, name = child.key
+    wanted = child.replicas or 0
+    if there is None:
+        yield Finding(Reason.WAITING_FOR_PODS, f"{kind} {name} is not there yet")
+        return
+    changing = there.applied != applied_hash(child.object)
+    unseen = there.observed_generation < there.generation
+    if changing or there.current > there.updated:
+        message = f"{kind} {name}: {there.updated} of {wanted} pods run the current template"
+        yield Finding(Reason.ROLLING_OUT, message)
+    elif unseen or there.ready < wanted or there.replicas != wanted:
+        message = f"{kind} {name}: {there.ready} of {wanted} pods are ready"
+        serves = was_ready and there.ready > 0
+        yield Finding(Reason.WAITING_FOR_PODS, message, blocks=not serves)
+
+
+def pod_troubles(picture: Picture, tier: str) -> Iterator[Finding]:
+    """Yield what the pods of a tier say about why they are not ready."""
+    for pod in picture.observed.pods:
+        if pod.ready or pod.deleting or tier_of(pod.component) != tier:
+            continue
+        trouble = _trouble(pod)
+        if trouble is not None:
+            yield trouble
+
+
+def _trouble(pod: Pod) -> Finding | None:
+    message = f"pod {pod.name}: {pod.waiting_reason}: {pod.message}".removesuffix(": ")
+    if pod.waiting_reason in _IMAGE_REASONS:
+        return Finding(Reason.IMAGE_NOT_PULLABLE, message)
+    if pod.unschedulable:
+        # A claim that is still being bound says the same as a full cluster does.
+        volume = "PersistentVolumeClaim" in pod.unschedulable
+        reason = Reason.WAITING_FOR_VOLUME if volume else Reason.POD_UNSCHEDULABLE
+        return Finding(reason, f"pod {pod.name}: {pod.unschedulable}")
+    if pod.waiting_reason == "CrashLoopBackOff" and pod.restarts >= CRASHES:
+        return Finding(Reason.POD_CRASHING, message)
+    if pod.waiting_reason:
+        return Finding(Reason.WAITING_FOR_PODS, message)
+    return None
+
+
+def _model(runtime: RuntimeStatus | None, lagging: Finding) -> Iterator[Finding]:
+    if runtime is None or runtime.model.loaded or not runtime.model.total_bytes:
+        return
+    done = _PERCENT * runtime.model.downloaded_bytes // runtime.model.total_bytes
+    message = f"model {runtime.model.name}: {done} % are downloaded"
+    yield Finding(Reason.WAITING_FOR_MODEL, message, lagging.blocks)
+
+
+def _schema(picture: Picture) -> Iterator[Finding]:
+    job = next(child for child in picture.children if child.once)
+    there = picture.observed.children.get(job.key)
+    name = job.key[1]
+    if there is not None and there.job_failed:
+        troubles = (p.message for p in picture.observed.pods if p.component == Component.MIGRATE)
+        why = next((message for message in troubles if message), "read its log")
+        yield Finding(Reason.MIGRATION_FAILED, f"Job {name}: {why}; delete it to try again")
+    elif there is None or there.succeeded == 0:
+        yield Finding(Reason.WAITING_FOR_MIGRATION, f"Job {name} has not completed yet")
+    elif picture.runtime is not None and picture.runtime.database == "unavailable":
+        message = "the API pods get no answer from the database"
+        yield Finding(Reason.WAITING_FOR_DATABASE, message)
+    elif picture.runtime is not None and picture.runtime.database == "unmigrated":
+        yield Finding(Reason.WAITING_FOR_MIGRATION, "the database does not hold the schema")
+
+
+def configuration(picture: Picture, *, was_ready: bool, same_generation: bool) -> list[Finding]:
+    """Return which processes do not run the current document yet."""
+    runtime = picture.runtime
+    if runtime is None:
+        if was_ready and same_generation:
+            return []
+        message = "no API pod has told yet which configuration runs"
+        return [Finding(Reason.STATUS_UNKNOWN, message)]
+    alive = [one for one in runtime.members if one.age_s <= MEMBER_MAX_AGE_S]
+    late = sorted(
+        one.name
+        for one in alive
+        if one.config_hash != picture.acknowledged.get(one.role, one.config_hash)
+    )
+    if late:
+        message = f"{len(late)} of {len(alive)} run a former configuration: {_some(late)}"
+        return [Finding(Reason.WAITING_FOR_CONFIG, message)]
+    present = {one.role for one in alive} | {
+        f"{one.role} {one.shard}" for one in alive if one.role == Role.SHARD
+    }
+    shards = range(picture.ctx.spec.retrieval.shards)
+    expected = [*picture.acknowledged, *(f"{Role.SHARD.value} {i}" for i in shards)]
+    silent = [who for who in expected if who not in present]
+    if not silent:
+        return []
+    message = f"no process has reported yet as {_some(silent)}"
+    return [Finding(Reason.WAITING_FOR_CONFIG, message, blocks=not was_ready)]
+
+
+def _some(words: Iterable[str], most: int = 3) -> str:
+    listed = list(words)
+    rest = len(listed) - most
+    return ", ".join(listed[:most]) + (f" and {rest} more" if rest > 0 else "")

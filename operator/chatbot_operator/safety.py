@@ -1,0 +1,117 @@
+"""Named predicates: None, or the `Refusal` that blocks a step and fills a condition."""
+
+from __future__ import annotations
+
+from chatbot_core import names, quantity
+from chatbot_core.errors import Invalid
+from chatbot_core.reasons import Reason
+from chatbot_core.v1alpha1 import ChatbotClusterSpec
+from chatbot_operator.model import Child, Fact, Json, Observed, Owner, Refusal, Secret
+
+
+def foreign_object_not_ours(child: Child, owner: Owner) -> Refusal | None:
+    """Refuse to touch what somebody else made, or what a former object of this name left.
+
+    Ours: owned by this very object; kept for an object of this name, without an owner; or
+    applied by us, with its owner reference removed by hand.
+    """
+    kept_for_us = child.retained_from == names.retained_from(owner.namespace, owner.name)
+    if child.owner_uid == owner.uid:
+        return None
+    if not child.owner_uid and (kept_for_us or child.managed is not None):
+        return None
+    what = f"{child.kind} {child.name}"
+    if child.managed is not None:
+        return Refusal(
+            "foreign_object_not_ours",
+            Reason.WAITING_FOR_CLEANUP,
+            f"{what} still belongs to a deleted object of this name and is being removed",
+        )
+    return Refusal(
+        "foreign_object_not_ours",
+        Reason.FOREIGN_OBJECT,
+        f"{what} exists and is not ours: rename or delete it, or rename the {names.KIND}",
+    )
+
+
+def volume_never_shrinks(desired: Json, child: Child) -> Refusal | None:
+    """Refuse a claim that would ask for less than it has: Kubernetes cannot do it."""
+    if child.kind != "PersistentVolumeClaim" or not child.requested:
+        return None
+    wanted: str = desired["spec"]["resources"]["requests"]["storage"]
+    try:
+        shrinks = quantity.parse(wanted) < quantity.parse(child.requested)
+    except Invalid:
+        # A form of quantity that we never write: the API server is the judge.
+        return None
+    if not shrinks:
+        return None
+    return Refusal(
+        "volume_never_shrinks",
+        Reason.VOLUME_CANNOT_SHRINK,
+        f"claim {child.name} has {child.requested} and cannot shrink to {wanted}: "
+        f"state {child.requested} or more",
+    )
+
+
+def cache_is_settled(observed: Observed) -> Refusal | None:
+    """Refuse a destructive step while our picture of the children may be old or partial."""
+    if observed.children_complete and observed.settled:
+        return None
+    return Refusal(
+        "cache_is_settled",
+        Reason.STATUS_UNKNOWN,
+        "the watch has not shown our last write yet; nothing is removed before it has",
+    )
+
+
+def secret_is_there(
+    name: str, keys: frozenset[str], fact: Fact[Secret], *, ours: bool
+) -> Refusal | None:
+    """Refuse pods that would hang on a Secret which is missing, partial or not read yet."""
+    if not fact.known:
+        message = f"Secret {name} has not been read yet"
+        return Refusal("secret_is_there", Reason.STATUS_UNKNOWN, message)
+    if fact.value is None:
+        if ours:
+            return None
+        expected = ", ".join(sorted(keys))
+        message = f"Secret {name} does not exist: create it with {expected}"
+        return Refusal("secret_is_there", Reason.WAITING_FOR_SECRET, message)
+    missing = sorted(keys - fact.value.keys)
+    if not missing:
+        return None
+    cure = "delete it to get a new one" if ours else "add them"
+    message = f"Secret {name} lacks {', '.join(missing)}, or they are empty: {cure}"
+    return Refusal("secret_is_there", Reason.SECRET_KEY_MISSING, message)
+
+
+def spec_is_consistent(spec: ChatbotClusterSpec) -> Refusal | None:
+    """Refuse contradictions that admission rules refuse too, for objects older than the rules."""
+    for message in _contradictions(spec):
+        return Refusal("spec_is_consistent", Reason.SPEC_INVALID, message)
+    return None
+
+
+def _contradictions(spec: ChatbotClusterSpec) -> list[str]:
+    found: list[str] = []
+    ingest, inference, retrieval = spec.ingest, spec.inference, spec.retrieval
+    if ingest.chunk_overlap_characters >= ingest.chunk_size_characters:
+        found.append("spec.ingest.chunkOverlapCharacters must be smaller than chunkSizeCharacters")
+    if retrieval.min_passages > retrieval.max_passages:
+        found.append("spec.retrieval.minPassages must not exceed maxPassages")
+    if inference.drain_seconds <= inference.max_answer_seconds:
+        found.append("spec.inference.drainSeconds must be longer than maxAnswerSeconds")
+    if inference.ollama.source == "Image" and inference.ollama.image is None:
+        found.append("spec.inference.managed.image must be set where source is Image")
+    if spec.database.managed is not None and spec.database.external is not None:
+        found.append("spec.database must have at most one of managed and external")
+    for store in spec.documents.stores:
+        where = f"spec.documents.stores[{store.name}]"
+        if (store.pvc is None) == (store.s3 is None):
+            found.append(f"{where} must have exactly one of pvc and s3")
+        elif store.s3 is not None and store.s3.endpoint is not None:
+            plain = not store.s3.endpoint.startswith("https://")
+            if plain and not store.s3.allow_insecure:
+                found.append(f"{where}.s3.endpoint must be an https URL, or allowInsecure true")
+    return found

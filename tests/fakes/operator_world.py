@@ -1,0 +1,299 @@
+"""A cluster as the pure half of the operator sees it: what a plan applies becomes children."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from chatbot_core import names
+from chatbot_core.runtime_config import (
+    Member,
+    ModelStatus,
+    RetrievalStatus,
+    RuntimeConfig,
+    RuntimeStatus,
+    SelfTestResult,
+)
+from chatbot_operator.desired import config
+from chatbot_operator.model import (
+    Apply,
+    Child,
+    ChildKey,
+    CreateSecret,
+    Delete,
+    Fact,
+    Json,
+    Observed,
+    OperatorSettings,
+    Owner,
+    Plan,
+    Pod,
+    Refusal,
+    Scale,
+    Secret,
+)
+from chatbot_operator.plan import plan
+
+NOW_S = 1_790_000_000.0
+UID = "0c0ffee0-0000-4000-8000-000000000001"
+SETTINGS = OperatorSettings(
+    runtime_image="registry.example/chatbot-runtime:0.1.0",
+    runtime_version="0.1.0",
+    database_image="registry.example/postgres:18",
+    store_image="registry.example/versitygw:1.8.0",
+    ollama_image="registry.example/ollama:0.9.6",
+)
+MINIMAL: Json = {"inference": {"model": "smollm2:135m"}}
+
+#: Keys of keyed lists, by the field that holds them (Kubernetes' own schema).
+_LIST_KEYS: Mapping[str, tuple[str, ...]] = {
+    "containers": ("name",),
+    "initContainers": ("name",),
+    "volumes": ("name",),
+    "env": ("name",),
+    "volumeMounts": ("mountPath",),
+    "ownerReferences": ("uid",),
+}
+_ATOMIC_MAPS = frozenset({"selector", "fieldRef", "configMap", "emptyDir"})
+
+
+def managed_fields(desired: Json) -> Json:
+    """Return `fieldsV1` as the API server writes it after an apply of the whole object."""
+    metadata = {k: v for k, v in desired["metadata"].items() if k not in {"name", "namespace"}}
+    rest = {k: v for k, v in desired.items() if k not in {"apiVersion", "kind", "metadata"}}
+    return {"f:metadata": _map(metadata), **_map(rest)}
+
+
+def _map(value: Json) -> Json:
+    return {f"f:{key}": _below(key, below) for key, below in value.items()}
+
+
+def _below(key: str, value: Any) -> Json:
+    if isinstance(value, dict):
+        return {} if key in _ATOMIC_MAPS else _map(value)
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        keys = _keys(key, value[0])
+        if key == "ownerReferences":
+            return {_entry(item, keys): {} for item in value}
+        return {_entry(item, keys): {".": {}, **_map(item)} for item in value} if keys else {}
+    return {}
+
+
+def _keys(key: str, item: Json) -> tuple[str, ...]:
+    if key == "ports":
+        return ("containerPort" if "containerPort" in item else "port", "protocol")
+    return _LIST_KEYS.get(key, ())
+
+
+def _entry(item: Json, keys: Iterable[str]) -> str:
+    return "k:" + json.dumps({key: item[key] for key in keys}, separators=(",", ":"))
+
+
+def child_of(desired: Json, uid: str, before: Child | None = None) -> Child:
+    """Return what a watch shows of an object right after its apply."""
+    metadata = desired["metadata"]
+    references = metadata.get("ownerReferences", [])
+    base = before or Child(kind=desired["kind"], name=metadata["name"], uid=uid)
+    kind = desired["kind"]
+    specific: dict[str, Any] = {}
+    if kind == "ConfigMap":
+        specific["choice"] = desired["data"][names.CHOICE_KEY]
+    if kind == "PersistentVolumeClaim":
+        specific["requested"] = desired["spec"]["resources"]["requests"]["storage"]
+        specific["phase"] = base.phase or "Pending"
+    if kind in {"Deployment", "StatefulSet"}:
+        specific["replicas"] = base.replicas or 1
+        specific["generation"] = base.generation + 1
+    annotations = metadata.get("annotations", {})
+    return replace(
+        base,
+        applied=annotations.get(names.ANNOTATION_APPLIED, ""),
+        owner_uid=references[0]["uid"] if references else "",
+        cluster_uid=annotations.get(names.ANNOTATION_CLUSTER_UID, ""),
+        retained_from=metadata["labels"].get(names.LABEL_RETAINED_FROM, ""),
+        labels=metadata["labels"],
+        managed=managed_fields(desired),
+        **specific,
+    )
+
+
+@dataclass
+class World:
+    """One object and its children; every verb changes the world and returns it."""
+
+    spec: Json = field(default_factory=lambda: dict(MINIMAL))
+    name: str = "docs"
+    namespace: str = "team-a"
+    uid: str = UID
+    generation: int = 1
+    settings: OperatorSettings = SETTINGS
+    status: Json = field(default_factory=lambda: {"observedGeneration": -1})
+    children: dict[ChildKey, Child] = field(default_factory=dict)
+    objects: dict[ChildKey, Json] = field(default_factory=dict)
+    secrets: dict[str, Fact[Secret]] = field(default_factory=dict)
+    pods: tuple[Pod, ...] = ()
+    runtime: Fact[RuntimeStatus] = field(default_factory=Fact[RuntimeStatus].unknown)
+    refused: dict[ChildKey, Refusal] = field(default_factory=dict)
+    settled: bool = True
+    complete: bool = True
+    deleting: bool = False
+    status_written_at_s: float | None = None
+    now_s: float = NOW_S
+    _uids: int = 0
+
+    def observed(self) -> Observed:
+        owner = Owner(
+            self.namespace,
+            self.name,
+            self.uid,
+            self.generation,
+            self.spec,
+            self.status,
+            self.deleting,
+        )
+        return Observed(
+            owner=owner,
+            settings=self.settings,
+            children=dict(self.children),
+            children_complete=self.complete,
+            settled=self.settled,
+            pods=self.pods,
+            secrets=dict(self.secrets),
+            runtime=self.runtime,
+            refused=dict(self.refused),
+            status_written_at_s=self.status_written_at_s,
+        )
+
+    def plan(self) -> Plan:
+        return plan(self.observed(), self.now_s)
+
+    def read_secrets(self) -> World:
+        """Look up every Secret that the plan wants and nobody has looked up yet: absent."""
+        for wanted in self.plan().wanted_secrets:
+            self.secrets.setdefault(wanted.name, Fact(None, self.now_s, known=True))
+        return self
+
+    def given_secret(self, name: str, *keys: str) -> World:
+        child = Child("Secret", name, self._uid())
+        self.secrets[name] = Fact(Secret(child, frozenset(keys)), self.now_s, known=True)
+        return self
+
+    def execute(self) -> Plan:
+        """Do what the plan says, as the API server would answer it."""
+        done = self.plan()
+        for step in done.steps:
+            self._do(step)
+        if done.status is not None:
+            self.status, self.status_written_at_s = done.status, self.now_s
+        return done
+
+    def _do(self, step: object) -> None:
+        if isinstance(step, CreateSecret):
+            self._create_secret(step)
+        elif isinstance(step, Apply):
+            self._apply(step)
+        elif isinstance(step, Scale):
+            key = step.kind, step.name
+            grown = self.children[key].replicas != step.replicas
+            self.change(
+                *key,
+                replicas=step.replicas,
+                scaler_owns_replicas=True,
+                generation=self.children[key].generation + grown,
+            )
+        elif isinstance(step, Delete):
+            del self.children[step.kind, step.name]
+
+    def _create_secret(self, step: CreateSecret) -> None:
+        recipe = step.recipe
+        keys = frozenset(k for k, _ in (*recipe.random, *recipe.fixed, *recipe.templates))
+        child = replace(child_of(step.object, self._uid()), managed=None)
+        self.secrets[step.name] = Fact(Secret(child, keys), self.now_s, known=True)
+
+    def _apply(self, step: Apply) -> None:
+        key = step.object["kind"], step.object["metadata"]["name"]
+        self.objects[key] = step.object
+        if key[0] == "Secret":
+            secret = self.secrets[key[1]].value
+            assert secret is not None
+            child = child_of(step.object, secret.child.uid, secret.child)
+            self.secrets[key[1]] = Fact(replace(secret, child=child), self.now_s, known=True)
+        else:
+            self.children[key] = child_of(step.object, self._uid(), self.children.get(key))
+
+    def change(self, kind: str, name: str, **values: Any) -> World:
+        self.children[kind, name] = replace(self.children[kind, name], **values)
+        return self
+
+    def created(self) -> World:
+        """Run the passes that create everything."""
+        self.read_secrets().execute()
+        return self
+
+    def rolled_out(self) -> World:
+        """Let the controllers of Kubernetes finish: pods ready, claims bound, Jobs done."""
+        for (kind, name), child in list(self.children.items()):
+            if kind in {"Deployment", "StatefulSet"}:
+                count = child.replicas or 0
+                counts = dict.fromkeys(("current", "ready", "updated", "available"), count)
+                self.change(kind, name, observed_generation=child.generation, **counts)
+            elif kind == "PersistentVolumeClaim":
+                self.change(kind, name, phase="Bound", capacity=child.requested)
+            elif kind == "Job":
+                self.change(kind, name, succeeded=1)
+        return self
+
+    def config(self) -> RuntimeConfig:
+        """Return the document that the pods mount."""
+        held = self.objects["ConfigMap", names.config_map(self.name)]
+        return RuntimeConfig.model_validate_json(held["data"][names.CONFIG_KEY])
+
+    def reporting(self, **changes: Any) -> World:
+        """Let an API pod tell that every process runs the current document and the test passed."""
+        document = self.config()
+        hashes = config.acknowledgements(document)
+        members = [
+            Member(role=role, name=f"{role}-0", config_hash=value, ready=True)
+            for role, value in hashes.items()
+            if role != names.Role.SHARD
+        ]
+        members += [
+            Member(
+                role=names.Role.SHARD,
+                name=f"shard-{i}-0",
+                config_hash=hashes[names.Role.SHARD],
+                ready=True,
+                shard=i,
+            )
+            for i in range(document.live.retrieval.shards)
+        ]
+        told = RuntimeStatus(
+            schema_version=1,
+            members=tuple(members),
+            retrieval=RetrievalStatus(generation=1, slot_map_epoch=1, documents=12345, chunks=987),
+            model=ModelStatus(name="smollm2:135m", digest="sha256:1", loaded=True),
+            self_test=SelfTestResult(wanted=document.live.self_test.wanted, passed=True),
+        )
+        self.runtime = Fact(told.model_copy(update=changes), self.now_s, known=True)
+        return self
+
+    def ready(self) -> World:
+        """Take the object all the way to `Ready`."""
+        self.created().rolled_out().reporting().execute()
+        assert self.condition("Ready")["status"] == "True", self.status
+        return self
+
+    def edited(self, spec: Json) -> World:
+        self.spec, self.generation = spec, self.generation + 1
+        return self
+
+    def condition(self, kind: str) -> Json:
+        """Return a condition of the written status, {} where it is not there."""
+        found = [one for one in self.status.get("conditions", []) if one["type"] == kind]
+        return found[0] if found else {}
+
+    def _uid(self) -> str:
+        self._uids += 1
+        return f"uid-{self._uids}"
