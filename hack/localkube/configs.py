@@ -134,7 +134,7 @@ def kubelet(cluster: Instance) -> str:
         "tlsCertFile": str(cluster.pki / "node.crt"),
         "tlsPrivateKeyFile": str(cluster.pki / "node.key"),
         "containerRuntimeEndpoint": f"unix://{cluster.containerd_socket}",
-        "volumePluginDir": str(cluster.state / "node" / "volume-plugins"),
+        "volumePluginDir": str(cluster.state / "volume-plugins"),
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": f"/{cluster.cgroup}",
         "failCgroupV1": False,

@@ -44,7 +44,17 @@ def _start_ticks(pid: int) -> int | None:
         return None
     # The command name stands in parentheses and may itself hold blanks and parentheses.
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+    if fields[0] in "ZX" and not _has_threads(pid):
+        return None
+    return int(fields[19])
+
+
+def _has_threads(pid: int) -> bool:
+    # The first thread of a killed process is a zombie while the others still hold its ports.
+    try:
+        return len(os.listdir(f"/proc/{pid}/task")) > 1
+    except OSError:
+        return False
 
 
 def save(path: Path, process: Process) -> None:

@@ -1,10 +1,12 @@
 """Ports on the machine's loopback that lead into an instance."""
 
 import json
+import secrets
 import socket
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from localkube import processes
@@ -14,6 +16,9 @@ from localkube.namespaces import joined, module_environment, network_file, pid_f
 
 API = "api"
 _START_TIMEOUT_S = 10.0
+_LOWEST_PORT = 20000
+_TRIALS = 100
+_OUTGOING_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def split(service: str) -> tuple[str, str, int]:
@@ -50,10 +55,18 @@ def wait_listening(port: int, deadline_s: float) -> None:
 
 
 def free_port() -> int:
-    """Return a TCP port that is free on the loopback right now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
+    """Return a TCP port that is free on the loopback right now; raises `ClusterError`.
+
+    Below the range from which the kernel takes ports for outgoing connections: one of
+    those could sit on the port while its server is restarted.
+    """
+    lowest_outgoing = int(_OUTGOING_PORTS.read_text().split()[0])
+    candidates = range(min(_LOWEST_PORT, lowest_outgoing - 1000), lowest_outgoing)
+    for _ in range(_TRIALS):
+        port = secrets.choice(candidates)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise ClusterError(f"no free port found between {candidates[0]} and {candidates[-1]}")
 
 
 def process_name(key: str) -> str:

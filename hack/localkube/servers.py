@@ -104,6 +104,8 @@ def controller_manager(plane: ControlPlane, extra: tuple[str, ...] = ()) -> list
         "--leader-elect=false",
         "--bind-address=127.0.0.1",
         f"--secure-port={plane.controller_manager_port}",
+        # The default lies in /usr/libexec and would be made there.
+        f"--flex-volume-plugin-dir={plane.state}/volume-plugins",
         *extra,
     ]
 
@@ -119,10 +121,7 @@ def node_commands(cluster: Instance, binaries: Path, containerd: str) -> Mapping
         f"--kubelet-certificate-authority={pki}/ca.crt",
         "--kubelet-preferred-address-types=InternalIP",
     )
-    provisioner = (
-        "--enable-hostpath-provisioner",
-        f"--flex-volume-plugin-dir={cluster.state}/node/volume-plugins",
-    )
+    provisioner = ("--enable-hostpath-provisioner",)
     commands = {
         "etcd": etcd(plane),
         "apiserver": apiserver(plane, cluster.audit_log, kubelet_client),
