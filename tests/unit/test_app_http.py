@@ -86,8 +86,9 @@ class Service:
             self.documents, self.log, self.shards, embedder, self.model, stages, current,
             lambda: "nonce",
         )  # fmt: skip
+        stores = {"main": self.store}
         reach = Reach(self.log, self.shards, clock)
-        documents = DocumentService(self.documents, self.store, reach, clock, current, random_id)
+        documents = DocumentService(self.documents, stores, reach, clock, current, random_id)
         self.self_test = SelfTestService(
             SelfTestPorts(
                 questions, documents, health, self.log, self.jobs, self.settings, self.model,
@@ -95,7 +96,6 @@ class Service:
             )
         )  # fmt: skip
         self.health = health
-        stores = {"main": self.store}
         ingest = IngestHandler(
             self.documents, self.log, stores, PlainParser(), embedder, stages, current
         )

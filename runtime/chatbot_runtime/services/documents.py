@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -101,7 +101,7 @@ class DocumentService:
     """Everything about documents that a person asks for, always inside the caller's workspace."""
 
     documents: Documents
-    store: BlobStore
+    stores: Mapping[str, BlobStore]
     reach: Reach
     clock: Clock
     live: Callable[[], Live]
@@ -119,11 +119,11 @@ class DocumentService:
         format, Busy when too many upload. Without a `doc_id` a random one is drawn.
         """
         _check_name(name)
-        object_id, doc_id = self.random_id(), doc_id or self.random_id()
+        object_id, doc_id = f"{workspace}/{self.random_id()}", doc_id or self.random_id()
         counted = _Counted(self.live().ingest.max_document_size_bytes)
         async with slot(self.uploads, self.clock):
             try:
-                await self.store.put(
+                await self._new_store.put(
                     object_id, counted.through(content), "application/octet-stream"
                 )
             except (Invalid, Unavailable, asyncio.CancelledError):
@@ -136,7 +136,7 @@ class DocumentService:
                 media_type=counted.media_type,
                 size_bytes=counted.size_bytes,
                 sha256=counted.sha256.digest(),
-                store=self.store.name,
+                store=self._new_store.name,
                 object_id=object_id,
                 slot=slot_map.slot_of(doc_id),
             )
@@ -167,7 +167,10 @@ class DocumentService:
     async def content(self, workspace: str, doc_id: str) -> tuple[Document, AsyncIterator[bytes]]:
         """Return a document and its original bytes. Raises NotFound."""
         document = await self.documents.get(workspace, doc_id)
-        return document, self.store.get(document.object_id)
+        store = self.stores.get(document.store)
+        if store is None:
+            raise Unavailable(f"document store {document.store}", "it is not configured here")
+        return document, store.get(document.object_id)
 
     async def progress(
         self, workspace: str, doc_id: str, deadline: Deadline
@@ -183,10 +186,17 @@ class DocumentService:
                 return
             await asyncio.sleep(_POLL_S)
 
+    @property
+    def _new_store(self) -> BlobStore:
+        """Return the store that new documents go to: the first of the config."""
+        for store in self.stores.values():
+            return store
+        raise Unavailable("document store", "none is configured")
+
     async def _discard(self, object_id: str) -> None:
         """Remove bytes that got no row; where that fails too the sweep finds them."""
         with contextlib.suppress(Unavailable, NotFound):
-            await self.store.delete(object_id)
+            await self._new_store.delete(object_id)
 
 
 def _check_name(name: str) -> None:

@@ -149,24 +149,25 @@ class Health:
         return [row for row in rows if row.role == role.value]
 
 
-class Readiness:
-    """Whether questions may be sent here: true from the first moment that everything was there.
+class CorpusWatch:
+    """Looks every second whether the corpus can be worked with.
 
-    Later losses answer 503 with a reason instead of taking the process out of its Service: a
-    client learns more from an answer than from a refused connection.
+    Ready from the first moment that it could: later losses answer with a reason instead of
+    taking the process out of its Service, since a client learns more from an answer than from a
+    refused connection.
     """
 
-    def __init__(self, ports: HealthPorts, live: Callable[[], Live]) -> None:
-        self._ports = ports
-        self._live = live
+    def __init__(self, log: EventLog, embedder: Embedder) -> None:
+        self._log = log
+        self._embedder = embedder
         self._latched = False
         self.reason = "starting"
 
     def ready(self) -> tuple[bool, str]:
-        """Return whether this process was complete once, and what is missing now."""
+        """Return whether nothing was missing once, and what is missing now."""
         return self._latched, self.reason
 
-    async def watch(self) -> None:
+    async def run(self) -> None:
         """Look every second until cancelled."""
         while True:
             await self.look()
@@ -176,7 +177,7 @@ class Readiness:
         """Look once."""
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                reason = await self._missing()
+                reason = await self.missing()
         except TimeoutError:
             reason = f"database: no answer within {CHECK_TIMEOUT_S:.0f} s"
         except ChatbotError as error:
@@ -186,11 +187,25 @@ class Readiness:
         self.reason = reason
         self._latched = self._latched or not reason
 
-    async def _missing(self) -> str:
+    async def missing(self) -> str:
         """Return the first thing that lacks, empty when nothing does."""
-        generation = await self._ports.log.generation()
-        if generation.fingerprint != self._ports.embedder.fingerprint:
-            return "the corpus was embedded by another model"
+        generation = await self._log.generation()
+        same = generation.fingerprint == self._embedder.fingerprint
+        return "" if same else "the corpus was embedded by another model"
+
+
+class Readiness(CorpusWatch):
+    """Looks whether questions can be answered: also shards and model."""
+
+    def __init__(self, ports: HealthPorts, live: Callable[[], Live]) -> None:
+        super().__init__(ports.log, ports.embedder)
+        self._ports = ports
+        self._live = live
+
+    async def missing(self) -> str:
+        """Return the first thing that lacks, empty when nothing does."""
+        if reason := await super().missing():
+            return reason
         live = self._live()
         rows = await self._ports.members.live(MEMBER_AGE_S)
         shards = [row for row in rows if row.role == Role.SHARD.value]

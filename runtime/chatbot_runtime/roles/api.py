@@ -1,0 +1,178 @@
+"""The `api` role: the public port, the internal port, and the self-test, in one process."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+from chatbot_core import names
+from chatbot_runtime.adapters.embedder import MiniLmEmbedder
+from chatbot_runtime.adapters.postgres.accounts import PostgresAccounts
+from chatbot_runtime.adapters.postgres.documents import PostgresDocuments
+from chatbot_runtime.adapters.postgres.events import PostgresEventLog
+from chatbot_runtime.adapters.postgres.jobs import PostgresJobs
+from chatbot_runtime.adapters.postgres.members import PostgresMembers
+from chatbot_runtime.adapters.postgres.pool import Database
+from chatbot_runtime.adapters.postgres.settings import PostgresSettings
+from chatbot_runtime.adapters.proxy_client import InferenceProxies
+from chatbot_runtime.adapters.shard_client import ShardClient
+from chatbot_runtime.background import background
+from chatbot_runtime.internal_http import listen, serve_internal, serve_on
+from chatbot_runtime.roles.stores import Blobs, make_stores, start_stores
+from chatbot_runtime.routes.app import create_app
+from chatbot_runtime.routes.context import ApiServices
+from chatbot_runtime.routes.internal import internal_routes
+from chatbot_runtime.services.accounts import AccountService
+from chatbot_runtime.services.documents import DocumentService, Reach
+from chatbot_runtime.services.health import Health, HealthPorts, Readiness
+from chatbot_runtime.services.members import Heartbeat
+from chatbot_runtime.services.questions import Questions
+from chatbot_runtime.services.selftest import SelfTest, SelfTestPorts
+from chatbot_runtime.services.stages import Stages
+from chatbot_runtime.services.windows import Windows
+from chatbot_runtime.settings import RuntimeSettings
+
+log = logging.getLogger(__name__)
+
+ROLE: Final = names.Role.API
+
+
+@dataclass(frozen=True, slots=True)
+class _Adapters:
+    """The outside worlds of an API process."""
+
+    settings: RuntimeSettings
+    database: Database
+    log: PostgresEventLog
+    members: PostgresMembers
+    shards: ShardClient
+    model: InferenceProxies
+    embedder: MiniLmEmbedder
+    stores: dict[str, Blobs]
+
+    @classmethod
+    def of(cls, settings: RuntimeSettings) -> _Adapters:
+        database = Database(settings.secret, settings.secret_path(names.FILE_DATABASE_CA))
+        events, members = PostgresEventLog(database), PostgresMembers(database)
+
+        def token() -> str:
+            return settings.secret(names.FILE_INTERNAL_TOKEN)
+
+        return cls(
+            settings=settings,
+            database=database,
+            log=events,
+            members=members,
+            shards=ShardClient(events, members, token, settings.clock),
+            model=InferenceProxies(members, token, settings.clock, random.SystemRandom().sample),
+            embedder=MiniLmEmbedder(),
+            stores=make_stores(settings, settings.boot.api.stores),
+        )
+
+    async def close(self) -> None:
+        await self.shards.close()
+        await self.model.close()
+        await self.database.close()
+
+
+async def run(settings: RuntimeSettings) -> None:
+    """Serve until told to stop, then let running answers end within `drain_s`.
+
+    Raises Unavailable where a port is taken, Invalid where the embedder's files are wrong. What
+    is away outside makes the process not ready, with a reason.
+    """
+    boot = settings.boot.api
+    adapters = _Adapters.of(settings)
+    services, ports = _services(adapters)
+    readiness = Readiness(ports, lambda: settings.live)
+    self_test = _self_test(adapters, services)
+
+    def ready() -> tuple[bool, str]:
+        return (False, "draining") if settings.stopping.is_set() else readiness.ready()
+
+    internal = internal_routes(services.health, lambda: settings.secret(names.FILE_INTERNAL_TOKEN))
+    listener = listen(settings.bind_host, boot.port)
+    address = f"{settings.address}:{listener.getsockname()[1]}"
+    heartbeat = Heartbeat(
+        adapters.members, settings, ROLE, address, ready, epoch=lambda: adapters.shards.epoch
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(adapters.close)
+        stack.push_async_callback(heartbeat.leave)
+        await stack.enter_async_context(
+            serve_internal(boot.internal_port, ready, internal, settings.bind_host)
+        )
+        await stack.enter_async_context(
+            background(
+                start_stores(adapters.stores),
+                readiness.run(),
+                services.accounts.follow_admin_secret(settings.secret),
+                self_test.watch(),
+                heartbeat.run(),
+            )
+        )
+        await stack.enter_async_context(serve_on(listener, create_app(services), boot.drain_s))
+        await settings.stopping.wait()
+
+
+def _services(adapters: _Adapters) -> tuple[ApiServices, HealthPorts]:
+    settings = adapters.settings
+    clock, windows = settings.clock, Windows(random.random)
+    documents = PostgresDocuments(adapters.database)
+    ports = HealthPorts(
+        documents=documents,
+        log=adapters.log,
+        members=adapters.members,
+        settings=PostgresSettings(adapters.database),
+        model=adapters.model,
+        embedder=adapters.embedder,
+    )
+    questions = Questions(
+        documents=documents,
+        log=adapters.log,
+        shards=adapters.shards,
+        embedder=adapters.embedder,
+        model=adapters.model,
+        stages=Stages(clock, windows),
+        live=lambda: settings.live,
+        nonce=lambda: secrets.token_hex(3),
+    )
+    services = ApiServices(
+        accounts=AccountService(
+            PostgresAccounts(adapters.database), clock, lambda: secrets.token_urlsafe(32)
+        ),
+        documents=DocumentService(
+            documents=documents,
+            stores=adapters.stores,
+            reach=Reach(adapters.log, adapters.shards, clock),
+            clock=clock,
+            live=lambda: settings.live,
+            random_id=lambda: secrets.token_hex(16),
+        ),
+        questions=questions,
+        health=Health(ports, windows, clock, lambda: settings.live),
+        embedder=adapters.embedder,
+        model=adapters.model,
+        clock=clock,
+        live=lambda: settings.live,
+    )
+    return services, ports
+
+
+def _self_test(adapters: _Adapters, services: ApiServices) -> SelfTest:
+    return SelfTest(
+        SelfTestPorts(
+            questions=services.questions,
+            documents=services.documents,
+            health=services.health,
+            log=adapters.log,
+            jobs=PostgresJobs(adapters.database),
+            settings=PostgresSettings(adapters.database),
+            model=adapters.model,
+            live=services.live,
+        )
+    )

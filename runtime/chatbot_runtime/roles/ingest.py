@@ -1,0 +1,81 @@
+"""The `ingest` role: workers that make documents searchable and remove what nobody needs."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from typing import Final
+
+from chatbot_core import names
+from chatbot_runtime.adapters.embedder import MiniLmEmbedder
+from chatbot_runtime.adapters.parsing import ConfinedParser
+from chatbot_runtime.adapters.postgres.documents import PostgresDocuments
+from chatbot_runtime.adapters.postgres.events import PostgresEventLog
+from chatbot_runtime.adapters.postgres.jobs import PostgresJobs
+from chatbot_runtime.adapters.postgres.members import PostgresMembers
+from chatbot_runtime.adapters.postgres.pool import Database
+from chatbot_runtime.background import background
+from chatbot_runtime.domain.model import JobKind
+from chatbot_runtime.internal_http import serve_internal
+from chatbot_runtime.roles.stores import make_stores, start_stores
+from chatbot_runtime.services.health import CorpusWatch
+from chatbot_runtime.services.ingest import (
+    EraseHandler,
+    IngestHandler,
+    SweepHandler,
+    plan_sweeps,
+)
+from chatbot_runtime.services.jobs import Worker
+from chatbot_runtime.services.members import Heartbeat
+from chatbot_runtime.services.stages import Stages
+from chatbot_runtime.services.windows import Windows
+from chatbot_runtime.settings import RuntimeSettings
+
+ROLE: Final = names.Role.INGEST
+#: Two documents at once: one is read and cut while the other is embedded.
+INGEST_WORKERS: Final = 2
+
+
+async def run(settings: RuntimeSettings) -> None:
+    """Work until told to stop; a document in hand is begun again by another worker.
+
+    Raises Invalid where the embedder's files are wrong.
+    """
+    database = Database(settings.secret, settings.secret_path(names.FILE_DATABASE_CA))
+    documents, log = PostgresDocuments(database), PostgresEventLog(database)
+    jobs, stores = PostgresJobs(database), make_stores(settings, settings.boot.ingest.stores)
+    embedder = MiniLmEmbedder()
+    stages = Stages(settings.clock, Windows(random.random))
+    ingest = IngestHandler(
+        documents, log, stores, ConfinedParser(), embedder, stages, lambda: settings.live
+    )
+    reading = Worker(jobs, {JobKind.INGEST: ingest}, random.random)
+    clearing = Worker(
+        jobs,
+        {JobKind.ERASE: EraseHandler(stores), JobKind.SWEEP: SweepHandler(documents, stores)},
+        random.random,
+    )
+    members = PostgresMembers(database)
+    watch = CorpusWatch(log, embedder)
+
+    def ready() -> tuple[bool, str]:
+        return (False, "draining") if settings.stopping.is_set() else watch.ready()
+
+    heartbeat = Heartbeat(members, settings, ROLE, settings.address, ready)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(database.close)
+        stack.push_async_callback(heartbeat.leave)
+        await stack.enter_async_context(
+            serve_internal(settings.boot.ingest.internal_port, ready, host=settings.bind_host)
+        )
+        await stack.enter_async_context(
+            background(
+                start_stores(stores),
+                *(reading.run(settings.stopping) for _ in range(INGEST_WORKERS)),
+                clearing.run(settings.stopping),
+                plan_sweeps(jobs, random.random),
+                watch.run(),
+                heartbeat.run(),
+            )
+        )
+        await settings.stopping.wait()
