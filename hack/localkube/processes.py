@@ -52,7 +52,7 @@ def _start_ticks(pid: int) -> int | None:
 def _has_threads(pid: int) -> bool:
     # The first thread of a killed process is a zombie while the others still hold its ports.
     try:
-        return len(os.listdir(f"/proc/{pid}/task")) > 1
+        return len([*Path(f"/proc/{pid}/task").iterdir()]) > 1
     except OSError:
         return False
 
