@@ -115,13 +115,15 @@ class FaissIndex:
         return mask
 
     def _bury(self, doc_no: int, dead: _Live, *, replaced: bool) -> None:
-        rows = self._rows[dead.workspace]
-        rows.bury(dead.first, dead.past)
         if not replaced:
             del self._live[doc_no]
             self._slots.get(dead.slot, set()).discard(doc_no)
         elif self._live[doc_no].slot != dead.slot:
             self._slots.get(dead.slot, set()).discard(doc_no)
+        if dead.first == dead.past:
+            return  # a document without rows; its workspace may have none at all
+        rows = self._rows[dead.workspace]
+        rows.bury(dead.first, dead.past)
         if rows.dead * 2 > rows.count:
             self._compact(dead.workspace, rows)
 
