@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from http import HTTPStatus
 from typing import Final
@@ -35,6 +35,7 @@ from chatbot_operator.model import (
     Step,
 )
 from chatbot_operator.observe import World
+from chatbot_operator.plan import TAKEN_OVER
 
 #: Answers that say "not what you think": the store is behind, a fresh look is needed.
 _STALE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT})
@@ -155,13 +156,13 @@ class _Pass:
         if not self._is_ours(live):
             if not self._is_left_to_us(live):
                 return self._refuse(ref, _foreign(ref))
-            await self._require_owner()
-            self.news.append(News("TakenOver", "TakeOver", f"{ref} of an earlier life is kept"))
+            step = replace(step, reason=TAKEN_OVER)
         return await self._heal(step, live)
 
     async def _heal(self, step: Apply, live: Object) -> Verdict:
         ref = ref_of(step.object)
-        pruned = heal.without_foreign_items(step.object, live)
+        # Secrets hold no keyed list of ours, and no right to replace one is asked for.
+        pruned = None if ref.kind == "Secret" else heal.without_foreign_items(step.object, live)
         if pruned is None:
             return await self._send(step, ref, uid_of(live))
         answer = await self.shell.kube.replace(pruned)
@@ -178,6 +179,8 @@ class _Pass:
 
     async def _send(self, step: Apply, ref: Ref, uid: str | None) -> Verdict:
         obj = step.object
+        if step.reason == TAKEN_OVER:
+            await self._require_owner()
         if uid is not None:
             obj = {**obj, "metadata": {**obj["metadata"], "uid": uid}}
         answer = await self.shell.kube.apply(obj, names.MANAGER)
@@ -185,6 +188,9 @@ class _Pass:
             return await self._refused(ref, answer)
         self._take(ref, answer)
         self.applied_uids[ref.kind, ref.name] = uid_of(answer)
+        if step.reason == TAKEN_OVER:
+            note = f"{ref.kind} {ref.name} of the former object of this name is kept"
+            self.news.append(News(TAKEN_OVER, "TakeOver", note))
         self.outcome.done.append(f"apply {ref.kind}/{ref.name} ({step.reason})")
         return Verdict.DONE
 

@@ -45,6 +45,8 @@ _REFUSALS: Final = frozenset(
         HTTPStatus.UNPROCESSABLE_ENTITY,
     }
 )
+#: Server-side apply answers a misspelt field with 500 and these words (structured-merge-diff).
+_UNKNOWN_FIELD: Final = "field not declared in schema"
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +255,7 @@ class KubeClient:
         if response.status < HTTPStatus.MULTIPLE_CHOICES:
             answer: Object = json.loads(text)
             return answer
-        if response.status in _REFUSALS:
+        if response.status in _REFUSALS or _UNKNOWN_FIELD in text:
             return _refused(response.status, text)
         raise Unavailable(
             "Kubernetes API",
@@ -274,7 +276,9 @@ class KubeClient:
         return answer.response
 
 
-async def connect(on_call: OnCall = lambda verb, kind, status: None) -> KubeClient:
+async def connect(
+    on_call: OnCall = lambda verb, kind, status: None, user_agent: str = names.MANAGER
+) -> KubeClient:
     """Return a client with the pod's service account, else with KUBECONFIG. Raises Unavailable."""
     configuration = client.Configuration()
     # Retries are ours (chatbot_core.retry): two layers of them multiply.
@@ -285,14 +289,17 @@ async def connect(on_call: OnCall = lambda verb, kind, status: None) -> KubeClie
                 client_configuration=configuration
             )
         else:
+            # The client read KUBECONFIG when it was imported; here the present one counts.
             await config.load_kube_config(  # type: ignore[no-untyped-call] # generated code
-                client_configuration=configuration
+                config_file=os.environ.get("KUBECONFIG"), client_configuration=configuration
             )
     except config.ConfigException as error:
         raise Unavailable(
             "Kubernetes API", f"{error}; set KUBECONFIG or run in a pod with a service account"
         ) from error
-    return KubeClient(client.ApiClient(configuration), on_call)
+    api = client.ApiClient(configuration)
+    api.user_agent = user_agent
+    return KubeClient(api, on_call)
 
 
 def _refused(status: int, text: str) -> WriteRefused:
