@@ -149,10 +149,6 @@ def kubelet(cluster: Instance) -> str:
         "localStorageCapacityIsolation": False,
         "makeIPTablesUtilChains": False,
         "containerLogMaxSize": "10Mi",
-        "containerLogMaxFiles": 3,
-        "serializeImagePulls": False,
-        "registerNode": True,
-        "shutdownGracePeriod": "0s",
     }
     return json.dumps(document, indent=1)
 
