@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 from chatbot_core.errors import Bug, ChatbotError, Denied, Invalid, Unavailable
 from chatbot_core.retry import Deadline
@@ -86,8 +87,8 @@ class _Connection(asyncio.Protocol):
         self._last_id = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports keep the interface without inheriting from asyncio's class.
+        self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(Unavailable("shard", "connection lost"))

@@ -12,7 +12,7 @@ import contextlib
 import hmac
 import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from prometheus_client import Counter, Histogram
 
@@ -65,8 +65,8 @@ class ShardProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports keep the interface without inheriting from asyncio's class.
+        self._transport = cast("asyncio.Transport", transport)
         self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
