@@ -20,6 +20,7 @@ class Edit(StrEnum):
     ROLLS_API = "rolls the API"
     ROLLS_SHARDS = "rolls the shards"
     ROLLS_INFERENCE = "rolls inference"
+    ROLLS_INFERENCE_AND_API = "rolls inference and API"
     ROLLS_INGEST_AND_API = "rolls ingest and API"
     ROLLS_DATABASE_USERS = "rolls every tier that uses the database"
     NEW_DATA_ONLY = "new data only"

@@ -196,8 +196,8 @@ class Inference(Object):
         Edit.LIVE, "Longest time one answer may take.", default=120, ge=5, le=3600
     )
     drain_seconds: int = stated(
-        Edit.ROLLS_INFERENCE,
-        "Time that an ending pod has to finish its answers; rolls the API too.",
+        Edit.ROLLS_INFERENCE_AND_API,
+        "Time that an ending pod has to finish its answers.",
         default=150,
         ge=10,
         le=7200,

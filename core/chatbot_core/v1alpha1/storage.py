@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -139,12 +139,10 @@ class S3(Object):
         Edit.ROLLS_INGEST_AND_API, "Bucket in the path, not in the host name.", default=False
     )
     credentials_secret_ref: CredentialsRef
-    server_side_encryption: str | None = stated(
+    server_side_encryption: Literal["AES256", "aws:kms"] | None = stated(
         Edit.ROLLS_INGEST_AND_API,
         "Value of the x-amz-server-side-encryption header of every new object.",
         default=None,
-        pattern=r"^(AES256|aws:kms)$",
-        max_length=16,
     )
     allow_insecure: bool = stated(
         Edit.LIVE, "Permit a plain http endpoint, for a network you trust.", default=False

@@ -1,0 +1,228 @@
+"""No field is accepted and ignored, and each says truly what its edit does.
+
+Every leaf of the schema is changed once; the plan must differ, and the pods that would restart
+must be those that the words behind `Edit:` name.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chatbot_core.v1alpha1.fields import Edit
+from chatbot_core.v1alpha1.schema import custom_resource_definition
+from chatbot_operator.model import (
+    Apply,
+    Child,
+    Fact,
+    Observed,
+    OperatorSettings,
+    Owner,
+    Plan,
+    Scale,
+    Secret,
+)
+from chatbot_operator.plan import plan
+
+SETTINGS = OperatorSettings("runtime:1", "0.1.0", "database:1", "store:1", "ollama:1")
+S3 = {
+    "bucket": "docs",
+    "prefix": "a/",
+    "region": "eu-central-1",
+    "endpoint": "https://s3.example.com",
+    "pathStyle": False,
+    "credentialsSecretRef": {"name": "s3"},
+    "serverSideEncryption": "AES256",
+    "allowInsecure": False,
+}
+#: Two objects that state every field between them: each side of every union once.
+OBJECTS: tuple[dict[str, Any], ...] = (
+    {
+        "deletionPolicy": "Retain",
+        "api": {"scaling": {"minReplicas": 2}},
+        "ingest": {
+            "scaling": {"minReplicas": 1},
+            "chunkSizeCharacters": 500,
+            "chunkOverlapCharacters": 50,
+            "maxParallelChunks": 10,
+            "maxDocumentSize": "50Mi",
+        },
+        "retrieval": {
+            "shards": 2,
+            "replicasPerShard": 1,
+            "minCoveragePercent": 100,
+            "minPassages": 3,
+            "maxPassages": 10,
+            "storage": {"size": "10Gi", "storageClassName": "fast"},
+        },
+        "inference": {
+            "model": "smollm2:135m",
+            "managed": {
+                "source": "Pull",
+                "image": "ollama:2",
+                "scaling": {"minReplicas": 1},
+                "parallelRequests": 2,
+                "contextTokens": 4096,
+                "idle": "Keep",
+                "options": {"temperaturePercent": 0, "maxOutputTokens": 512, "seed": 0},
+                "modelCache": {"size": "20Gi", "storageClassName": "fast"},
+            },
+            "queue": {"maxWaiting": 32, "maxWaitSeconds": 30},
+            "maxAnswerSeconds": 120,
+            "drainSeconds": 150,
+        },
+        "documents": {
+            "stores": [{"name": "main", "pvc": {"size": "10Gi", "storageClassName": "fast"}}]
+        },
+        "database": {"managed": {"size": "10Gi", "storageClassName": "fast"}},
+        "answer": {"mode": "Generate"},
+        "access": {"adminSecretRef": {"name": "admin"}},
+        "selfTest": "OnChange",
+    },
+    {
+        "inference": {"model": "smollm2:135m"},
+        "documents": {"stores": [{"name": "main", "s3": S3}]},
+        "database": {
+            "external": {
+                "secretRef": {"name": "pg", "key": "dsn"},
+                "caSecretRef": {"name": "pg", "key": "ca.crt"},
+            }
+        },
+    },
+)
+#: Which pods a word lets restart. An immutable field's edit is refused before it gets here.
+ROLLED: dict[Edit, set[str]] = {
+    Edit.LIVE: set(),
+    Edit.NEW_DATA_ONLY: set(),
+    Edit.ROLLS_API: {"api"},
+    Edit.ROLLS_SHARDS: {"shard"},
+    Edit.ROLLS_INFERENCE: {"inference"},
+    Edit.ROLLS_INFERENCE_AND_API: {"api", "inference"},
+    Edit.ROLLS_INGEST_AND_API: {"api", "ingest"},
+    Edit.ROLLS_DATABASE_USERS: {"api", "shard", "ingest", "inference", "migrate"},
+}
+#: Permits what an endpoint states; on its own it changes the verdict of admission alone.
+DECIDES_AT_ADMISSION = {"spec.documents.stores[].s3.allowInsecure"}
+
+
+def _leaves(node: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if node["type"] == "object":
+        for name, child in node["properties"].items():
+            yield from _leaves(child, f"{path}.{name}")
+    elif node["type"] == "array":
+        yield from _leaves(node["items"], f"{path}[]")
+    else:
+        yield path, node
+
+
+SCHEMA = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+LEAVES = dict(_leaves(SCHEMA["properties"]["spec"], "spec"))
+
+
+def _edit(node: dict[str, Any]) -> Edit:
+    return Edit(node["description"].rsplit("Edit: ", 1)[1].removesuffix("."))
+
+
+def _steps(path: str) -> list[str | int]:
+    parts: list[str | int] = []
+    for part in path.removeprefix("spec.").split("."):
+        parts.append(part.removesuffix("[]"))
+        parts += [0] if part.endswith("[]") else []
+    return parts
+
+
+def _stating(path: str) -> dict[str, Any]:
+    for spec in OBJECTS:
+        node: Any = spec
+        for step in _steps(path):
+            node = node[step] if isinstance(step, int) or step in node else None
+            if node is None:
+                break
+        else:
+            return spec
+    pytest.fail(f"{path}: no object of this test states the field")
+
+
+def _other(node: dict[str, Any], value: Any) -> Any:
+    if "enum" in node:
+        return next(choice for choice in node["enum"] if choice != value)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value - 1 if value == node.get("maximum") else value + 1
+    if str(value).endswith("Gi"):
+        return "30Gi"
+    if str(value).endswith("Mi"):
+        return "60Mi"
+    return f"{value}b/" if str(value).endswith("/") else f"{value}x"
+
+
+def _changed(spec: dict[str, Any], path: str) -> dict[str, Any]:
+    edited = copy.deepcopy(spec)
+    node: Any = edited
+    *parents, last = _steps(path)
+    for step in parents:
+        node = node[step]
+    node[last] = _other(LEAVES[path], node[last])
+    return edited
+
+
+def _planned(spec: dict[str, Any]) -> Plan:
+    """Return the first plan of an object once every Secret that it names is there."""
+    owner = Owner(namespace="default", name="demo", uid="1", generation=1, spec=spec)
+    seen = Observed(owner=owner, settings=SETTINGS)
+    secrets = {
+        wanted.name: Fact(
+            Secret(
+                Child("Secret", wanted.name, uid="2", owner_uid="1", cluster_uid="1"), wanted.keys
+            ),
+            at_s=999.0,
+            known=True,
+        )
+        for wanted in plan(seen, 1000.0).wanted_secrets
+    }
+    return plan(replace(seen, secrets=secrets), 1000.0)
+
+
+def _decided(made: Plan) -> tuple[Any, ...]:
+    return made.steps, made.wanted_secrets, made.refusals
+
+
+def _templates(made: Plan) -> dict[str, Any]:
+    """Return the pod templates by tier; a Job's name is part of it, since it never changes."""
+    result: dict[str, Any] = {}
+    for step in made.steps:
+        if isinstance(step, Apply) and "template" in step.object.get("spec", {}):
+            template = step.object["spec"]["template"]
+            component = template["metadata"]["labels"]["app.kubernetes.io/component"]
+            tier = component.split("-")[0]
+            result.setdefault(tier, []).append((step.object["kind"], template))
+    return result
+
+
+@pytest.mark.parametrize("path", sorted(LEAVES.keys() - DECIDES_AT_ADMISSION))
+def test_a_change_of_the_field_changes_the_plan(path: str) -> None:
+    spec = _stating(path)
+    assert _decided(_planned(spec)) != _decided(_planned(_changed(spec, path)))
+
+
+@pytest.mark.parametrize(
+    "path", sorted(path for path, node in LEAVES.items() if _edit(node) is not Edit.IMMUTABLE)
+)
+def test_an_edit_restarts_the_pods_that_its_description_names(path: str) -> None:
+    spec = _stating(path)
+    before, after = _templates(_planned(spec)), _templates(_planned(_changed(spec, path)))
+    rolled = {tier for tier in before.keys() | after if before.get(tier) != after.get(tier)}
+    assert rolled == ROLLED[_edit(LEAVES[path])]
+
+
+def test_a_change_of_replicas_is_a_scale_step_alone() -> None:
+    spec = OBJECTS[0]
+    before = _planned(spec).steps
+    after = _planned(_changed(spec, "spec.api.scaling.minReplicas")).steps
+    differing = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert [type(step) for step in differing] == [Scale]
