@@ -99,10 +99,14 @@ class ShardClient:
         return Found(merged(parts, query.k), missing)
 
     async def searchable(self, slot: int, seq: int, deadline: Deadline) -> bool:
-        """Say whether every ready process of the slot's owner has applied the sequence."""
+        """Say whether every ready process of the slot's owner has applied the sequence.
+
+        Each of them may be asked next, so one that is behind makes the answer no.
+        """
         routing = await self._current(self._clock.monotonic_s() - _FRESH_S)
         generation = await self._events.generation()
-        rows = [row for row in routing.shards.get(routing.slot_map.owners[slot], ()) if row.ready]
+        owner = routing.shards.get(routing.slot_map.owners[slot], ())
+        rows = [row for row in owner if row.ready] or owner
         ask = Ask(_existence(generation.gen), frozenset((slot,)), {slot: seq})
         answers = [await self._ask(row, ask, deadline, set()) for row in rows]
         return bool(answers) and all(answer and slot in answer.answered for answer in answers)
