@@ -61,9 +61,10 @@ def show_answer(service: Service, question: Question, label: str, report: Report
         raise StageFailedError(str(error)) from error
     report.words("\n")
     citation = questions.cited(answer, question)
-    if citation is None:
+    if citation is None or not questions.right(answer, question):
         said = [str(one["name"]) for one in answer.citations]
-        raise StageFailedError(f"no citation holds {question.fact!r}; cited were {said}")
+        wanted = f"{' '.join(question.words)!r}, cited from {question.document}"
+        raise StageFailedError(f"the answer should hold {wanted}; cited were {said}")
     passage = " ".join(str(citation["text"]).split())
     report.plain(f"  citation\n    [{citation['n']}] {citation['name']}: \u201c{passage}\u201d")
     took_s = time.monotonic() - began_s

@@ -17,12 +17,13 @@ from firstrun.children import Child
 from firstrun.errors import StageFailedError
 from firstrun.plan import Plan
 from firstrun.report import Report
-from firstrun.service import Service, ServiceError
 from firstrun.state import Book
 from localkube import publish
 from localkube.progress import Progress
 
 START_TIMEOUT_S = 90.0
+#: What the role prints once a question can be asked.
+READY = "ready after"
 SECRET_KEYS = ("username", "password")
 LABEL = "embedded, no Kubernetes yet"
 
@@ -82,7 +83,7 @@ def _service(report: Report, book: Book) -> Iterator[Access]:
     book.note(demo_pid=child.process.pid)
     try:
         report.line("stage 1: PostgreSQL, shards, ingest, model and API start on this machine")
-        _wait_until_ready(child, f"http://127.0.0.1:{port}")
+        _wait_until_ready(child)
         secret = data / "secrets" / "admin"
         username, password = ((secret / key).read_text().strip() for key in SECRET_KEYS)
         yield Access(f"http://127.0.0.1:{port}", username, password)
@@ -92,22 +93,14 @@ def _service(report: Report, book: Book) -> Iterator[Access]:
         shutil.rmtree(data, ignore_errors=True)
 
 
-def _wait_until_ready(child: Child, url: str) -> None:
+def _wait_until_ready(child: Child) -> None:
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline_s:
         if not child.running:
             child.wait()
             raise StageFailedError("the embedded service ended at once")
-        if _answers(url):
+        if any(READY in line for line in child.output):
             return
         time.sleep(0.1)
     said = "\n".join(child.tail)
     raise StageFailedError(f"the embedded service is not ready after {START_TIMEOUT_S} s:\n{said}")
-
-
-def _answers(url: str) -> bool:
-    try:
-        Service(url).send("GET", "/readyz", None, {})
-    except ServiceError:
-        return False
-    return True

@@ -18,10 +18,10 @@ QUESTIONS = ROOT / "examples" / "questions.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question about the example documents and the words that a right answer must cite."""
+    """A question, the words that a right answer holds, and the document that it cites."""
 
     text: str
-    fact: str
+    words: tuple[str, ...]
     document: str
 
 
@@ -36,9 +36,12 @@ def chosen() -> Question:
 
 
 def every() -> list[Question]:
-    """Return the example questions, each with the words that a right answer must cite."""
-    (entries,) = yaml_documents(QUESTIONS)
-    return [Question(one["question"], one["fact"], one["document"]) for one in entries]
+    """Return the example questions."""
+    (content,) = yaml_documents(QUESTIONS)
+    return [
+        Question(one["question"], tuple(one["answer"]), one["document"])
+        for one in content["questions"]
+    ]
 
 
 def yaml_documents(path: Path) -> list[Any]:
@@ -52,10 +55,18 @@ def yaml_documents(path: Path) -> list[Any]:
 
 
 def cited(answer: Answer, question: Question) -> Mapping[str, Any] | None:
-    """Return the citation whose passage holds the fact, or None."""
-    wanted = _plain(question.fact)
-    return next((one for one in answer.citations if wanted in _plain(str(one["text"]))), None)
+    """Return the citation of the right document whose passage holds the words, or None. Pure."""
+    for citation in answer.citations:
+        if citation["name"] == question.document and _holds(citation["text"], question.words):
+            return citation
+    return None
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
+def right(answer: Answer, question: Question) -> bool:
+    """Return whether the answer holds the words itself and cites where they stand. Pure."""
+    return _holds(answer.text, question.words) and cited(answer, question) is not None
+
+
+def _holds(text: str, words: tuple[str, ...]) -> bool:
+    plain = " ".join(text.casefold().split())
+    return all(word.casefold() in plain for word in words)

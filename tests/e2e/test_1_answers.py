@@ -36,9 +36,10 @@ def test_a_random_fact_in_a_fresh_document_is_found_and_cited(service: Service) 
         f"The secret door code of the Varnholm lighthouse is {code}.\n\n"
         "Visitors may climb the tower on Sundays.\n"
     )
-    document = service.upload(f"varnholm-{code}.md", text.encode())
+    name = f"varnholm-{code}.md"
+    document = service.upload(name, text.encode())
     service.wait_searchable(document, 30)
-    fact = Question("What is the secret door code of the Varnholm lighthouse?", code, "")
+    fact = Question("What is the door code of the Varnholm lighthouse?", (code,), name)
     answer = service.ask(fact.text)
     citation = questions.cited(answer, fact)
     assert citation is not None
@@ -53,7 +54,7 @@ def test_nine_of_ten_questions_at_temperature_0_are_right(service: Service) -> N
     wrong = [
         question.text
         for question in asked
-        if questions.cited(service.ask(question.text), question) is None
+        if not questions.right(service.ask(question.text), question)
     ]
     assert len(wrong) <= 1, wrong
 

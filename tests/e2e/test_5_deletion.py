@@ -24,7 +24,7 @@ def test_with_retain_the_old_document_is_citable_after_the_next_apply(neighbour:
 
     neighbour.apply({**SMALL, **ONE_API_REPLICA, "deletionPolicy": "Retain"})
     neighbour.wait_ready()
-    fact = Question("What opens the vault in Ostbrook?", code, "")
+    fact = Question("What opens the vault in Ostbrook?", (code,), "vault.txt")
     citation = questions.cited(neighbour.admin().ask(fact.text), fact)
     assert citation is not None
     assert citation["documentId"] == document
