@@ -14,6 +14,8 @@ from images.process import Say, need_debian_packages, run
 
 # What the layers may hold before the storage is emptied; vfs keeps a full copy for every layer.
 _LIMIT_BYTES = {"overlay": 6 << 30, "vfs": 1 << 30}
+# Without it every use leaves a mount of the storage folder behind.
+_DRIVER_OPTIONS = {"overlay": ["--storage-opt=overlay.skip_mount_home=true"], "vfs": []}
 
 
 @contextmanager
@@ -75,6 +77,7 @@ def _working_driver() -> tuple[str, list[str]]:
             f"--root={_storage(driver)}",
             f"--runroot={_storage(driver)}-run",
             f"--storage-driver={driver}",
+            *_DRIVER_OPTIONS[driver],
         ]
         probe = subprocess.run([*command, "info"], capture_output=True, text=True, check=False)
         if probe.returncode == 0:
