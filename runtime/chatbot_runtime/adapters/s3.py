@@ -67,11 +67,12 @@ class S3Blobs:
         options: dict[str, Any] = {}
         if self._store.region != "us-east-1":  # the one region that refuses to be named here
             options["CreateBucketConfiguration"] = {"LocationConstraint": self._store.region}
-        try:
-            await self._call("create_bucket", **options)
-        except ClientError as error:
-            if _code(error) not in _OURS_ALREADY:
-                raise self._unavailable(error) from error
+        with self._border("of the bucket"):
+            try:
+                await self._call("create_bucket", **options)
+            except ClientError as error:
+                if _code(error) not in _OURS_ALREADY:
+                    raise
 
     async def put(self, object_id: str, content: AsyncIterator[bytes], media_type: str) -> None:
         """Store all bytes or nothing, at most 8 MiB of them in memory."""
