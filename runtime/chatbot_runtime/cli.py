@@ -19,7 +19,7 @@ from pathlib import Path
 import uvloop
 
 from chatbot_core import names
-from chatbot_core.errors import ChatbotError, exit_code
+from chatbot_core.errors import Bug, ChatbotError, exit_code
 from chatbot_core.names import Role
 from chatbot_runtime import logs
 from chatbot_runtime.settings import RuntimeSettings
@@ -68,6 +68,9 @@ async def _run(arguments: argparse.Namespace) -> int:
     except ChatbotError as error:
         print(f"chatbot-runtime {role.value}: {error}", file=sys.stderr)  # noqa: T201 - a person reads it
         return exit_code(error)
+    except Exception as error:
+        log.exception("ended by a defect")
+        return exit_code(Bug(str(error)))
 
 
 async def _role(role: Role, settings: RuntimeSettings, arguments: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from chatbot_core.errors import Unavailable
+from chatbot_runtime.sockets import listen
 
 Ready = Callable[[], tuple[bool, str]]
 """Says whether work may be sent here, and why not (an empty reason when ready)."""
@@ -35,23 +35,6 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the process's handlers alone."""
         yield
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening TCP socket; port 0 takes a free one. Raises Unavailable if taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family is socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind((host, port))
-        listener.listen(1024)
-    except OSError as error:
-        listener.close()
-        raise Unavailable(f"port {port} on {host}", error.strerror or "cannot listen") from None
-    listener.setblocking(False)
-    return listener
 
 
 @contextlib.asynccontextmanager

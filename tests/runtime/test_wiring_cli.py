@@ -16,7 +16,8 @@ from fakes.ollama import MODEL, FakeOllama
 from chatbot_core import names
 from chatbot_core.errors import Unavailable
 from chatbot_core.runtime_config import Boot, InferenceProxyBoot, RuntimeConfig
-from chatbot_runtime.internal_http import listen, serve_internal
+from chatbot_runtime.internal_http import serve_internal
+from chatbot_runtime.sockets import listen
 
 
 async def finished(*arguments: str) -> tuple[int | None, str]:

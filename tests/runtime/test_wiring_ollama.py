@@ -17,7 +17,7 @@ from fakes import ollama as fakes
 from chatbot_core.errors import Invalid, NotFound, Unavailable
 from chatbot_runtime.adapters.ollama import Ollama, canonical
 from chatbot_runtime.domain.model import AnswerEnd, GenerationOptions, Message, PullProgress, Token
-from chatbot_runtime.internal_http import listen
+from chatbot_runtime.sockets import listen
 
 SERVERS = ["fake", "llama.cpp"]
 QUESTION = [Message("user", "Say hello to the reader in one sentence.")]

@@ -167,7 +167,7 @@ def ollama_command(model: Path, ports: Ports) -> list[str]:
 
 
 def processes(folders: Folders, ports: Ports, model: Path | None) -> dict[str, list[str]]:
-    """Return the lasting processes by name, the quickest to be needed first."""
+    """Return the command lines of the lasting processes by name."""
     lasting = {
         f"shard-{index}": command(folders, Role.SHARD, "--index", str(index))
         for index in range(SHARDS)

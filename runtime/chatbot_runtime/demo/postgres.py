@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import importlib.util
 import os
+import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -50,20 +51,40 @@ async def running(
     """
     programs, prefix = _programs(), await _prefix()
     if not (data / "PG_VERSION").exists():
-        options = ("--username=postgres", "--auth=trust", "--encoding=UTF8", *_LOCALE)
-        syncing = () if keep else ("--no-sync",)
-        command = [*prefix, programs / "initdb", "-D", data, *options, *syncing]
-        await (await children.start("initdb", command)).succeeded()
+        await _initialise(children, [*prefix, str(programs / "initdb")], data, keep=keep)
     durable = () if keep else ("-c", "fsync=off", "-c", "full_page_writes=off")
-    command = [*prefix, *_death(prefix), programs / "postgres", "-D", data, "-k", sockets]
+    command = [*prefix, *_death(prefix), str(programs / "postgres")]
     child = await children.start(
         "postgres",
-        [*command, "-h", "", "-c", "max_connections=100", *durable],
+        [
+            *command,
+            "-D",
+            str(data),
+            "-k",
+            str(sockets),
+            "-h",
+            "",
+            "-c",
+            "max_connections=100",
+            *durable,
+        ],
         stop_signal=signal.SIGINT,
         death_signal=signal.SIGINT,
     )
     async with stopping(child, _STOP_S):
         yield Postgres(sockets)
+
+
+async def _initialise(children: Children, initdb: Sequence[str], data: Path, *, keep: bool) -> None:
+    """Make a data folder; one that is not whole never gets its name."""
+    fresh = data.with_name(f"{data.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    options = ("--username=postgres", "--auth=trust", "--encoding=UTF8", *_LOCALE)
+    syncing = () if keep else ("--no-sync",)
+    await (
+        await children.start("initdb", [*initdb, "-D", str(fresh), *options, *syncing])
+    ).succeeded()
+    fresh.rename(data)
 
 
 def _programs() -> Path:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-import httpx
 from pydantic import ValidationError
 
 from chatbot_core.errors import Unavailable
@@ -27,24 +27,29 @@ async def until_ready(internal_port: int, token: str, roles: Sequence[Role]) -> 
     """
     wanted = Counter(role.value for role in roles)
     ends_s = time.monotonic() + START_S
-    headers = {"Authorization": f"Bearer {token}"}
-    async with httpx.AsyncClient(
-        base_url=f"http://127.0.0.1:{internal_port}", headers=headers, timeout=5.0
-    ) as client:
-        while missing := await _missing(client, wanted):
-            if time.monotonic() > ends_s:
-                raise Unavailable("demo", f"not ready after {START_S:.0f} s: {missing}")
-            await asyncio.sleep(_POLL_S)
+    while missing := await asyncio.to_thread(_missing, internal_port, token, wanted):
+        if time.monotonic() > ends_s:
+            raise Unavailable("demo", f"not ready after {START_S:.0f} s: {missing}")
+        await asyncio.sleep(_POLL_S)
 
 
-async def _missing(client: httpx.AsyncClient, wanted: Counter[str]) -> str:
+def _missing(port: int, token: str, wanted: Counter[str]) -> str:
     """Return in words what is not ready yet, empty when all is."""
     try:
-        response = await client.get("/internal/status")
-        response.raise_for_status()
-        status = RuntimeStatus.model_validate_json(response.content)
-    except (httpx.HTTPError, ValidationError) as error:
+        status = RuntimeStatus.model_validate_json(_status(port, token))
+    except (OSError, http.client.HTTPException, ValidationError) as error:
         return f"the API's status ({type(error).__name__})"
     ready = Counter(member.role for member in status.members if member.ready)
     reasons = {member.role: member.reason for member in status.members if not member.ready}
     return ", ".join(f"{role} ({reasons.get(role, 'silent')})" for role in wanted - ready)
+
+
+def _status(port: int, token: str) -> bytes:
+    # The standard library's client: the parent has one request to make and all cores are busy.
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5.0)
+    try:
+        headers = {"Authorization": f"Bearer {token}"}
+        connection.request("GET", "/internal/status", headers=headers)
+        return connection.getresponse().read()
+    finally:
+        connection.close()

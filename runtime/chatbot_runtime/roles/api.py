@@ -21,7 +21,7 @@ from chatbot_runtime.adapters.postgres.settings import PostgresSettings
 from chatbot_runtime.adapters.proxy_client import InferenceProxies
 from chatbot_runtime.adapters.shard_client import ShardClient
 from chatbot_runtime.background import background
-from chatbot_runtime.internal_http import listen, serve_internal, serve_on
+from chatbot_runtime.internal_http import serve_internal, serve_on
 from chatbot_runtime.roles.stores import Blobs, make_stores, start_stores
 from chatbot_runtime.routes.app import create_app
 from chatbot_runtime.routes.context import ApiServices
@@ -35,6 +35,7 @@ from chatbot_runtime.services.selftest import SelfTest, SelfTestPorts
 from chatbot_runtime.services.stages import Stages
 from chatbot_runtime.services.windows import Windows
 from chatbot_runtime.settings import RuntimeSettings
+from chatbot_runtime.sockets import listen
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from chatbot_core.names import Role
 from chatbot_runtime.demo import announce, plan, postgres, waiting
 from chatbot_runtime.demo.children import Child, Children
 from chatbot_runtime.demo.plan import Folders, Ports
-from chatbot_runtime.internal_http import listen
+from chatbot_runtime.sockets import listen
 
 _STOP_S: Final = 10.0
 
@@ -40,13 +40,16 @@ async def run(data: Path | None, port: int, model: Path | None, stopping: asynci
         plan.write(folders, plan.config(folders, ports, model), database.dsn)
         children = Children(folders.logs)
         async with contextlib.AsyncExitStack() as stack:
-            # Every process waits for the database and its schema by itself, so all start at once.
-            lasting = await _start(stack, children, plan.processes(folders, ports, model))
+            # All wait for database and schema by themselves; the longest to start goes first.
+            commands = plan.processes(folders, ports, model)
+            first = {Role.API.value: commands.pop(Role.API.value)}
+            lasting = await _start(stack, children, first)
+            migration = await children.start("migrate", plan.command(folders, Role.MIGRATE))
+            stack.push_async_callback(migration.stop, _STOP_S)
             await stack.enter_async_context(
                 postgres.running(children, folders.database, sockets, keep=data is not None)
             )
-            migration = await children.start("migrate", plan.command(folders, Role.MIGRATE))
-            stack.push_async_callback(migration.stop, _STOP_S)
+            lasting += await _start(stack, children, commands)
             watching = [asyncio.create_task(child.ended()) for child in lasting]
             stack.push_async_callback(_stop, lasting, watching)
             await _main_line(watching, _ready(migration, ports, folders, model), stopping)

@@ -10,12 +10,13 @@ from chatbot_runtime.adapters.ollama import Ollama
 from chatbot_runtime.adapters.postgres.members import PostgresMembers
 from chatbot_runtime.adapters.postgres.pool import Database
 from chatbot_runtime.background import background
-from chatbot_runtime.internal_http import listen, serve_internal, serve_on
+from chatbot_runtime.internal_http import serve_internal, serve_on
 from chatbot_runtime.routes import inference as routes
 from chatbot_runtime.services.inference import InferenceQueue
 from chatbot_runtime.services.members import Heartbeat
 from chatbot_runtime.services.model_keeper import ModelKeeper
 from chatbot_runtime.settings import RuntimeSettings
+from chatbot_runtime.sockets import listen
 
 _ROLE: Final = names.Role.INFERENCE_PROXY
 

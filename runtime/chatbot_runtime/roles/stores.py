@@ -6,34 +6,38 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from chatbot_core import names
 from chatbot_core.errors import Unavailable
 from chatbot_core.runtime_config import FolderStore, Store
 from chatbot_runtime.adapters.folder import FolderBlobs
-from chatbot_runtime.adapters.s3 import S3Blobs
 from chatbot_runtime.settings import RuntimeSettings
+
+if TYPE_CHECKING:
+    from chatbot_runtime.adapters.s3 import S3Blobs
 
 log = logging.getLogger(__name__)
 
 _RETRY_S: Final = 2.0
 
-Blobs = FolderBlobs | S3Blobs
+Blobs: TypeAlias = "FolderBlobs | S3Blobs"
 
 
 def make_stores(settings: RuntimeSettings, stores: Sequence[Store]) -> dict[str, Blobs]:
     """Return an adapter a store, by name, in the order of the config."""
-    ca_file = settings.secret_path(names.FILE_DOCUMENTS_CA)
+    return {store.name: _make_store(settings, store) for store in stores}
+
+
+def _make_store(settings: RuntimeSettings, store: Store) -> Blobs:
     unix_s = settings.clock.unix_s
-    return {
-        store.name: (
-            FolderBlobs(store.name, Path(store.path), unix_s)
-            if isinstance(store, FolderStore)
-            else S3Blobs(store, settings.secret, unix_s, ca_file)
-        )
-        for store in stores
-    }
+    if isinstance(store, FolderStore):
+        return FolderBlobs(store.name, Path(store.path), unix_s)
+    # boto3 takes half a second to import; a process over a folder does without.
+    from chatbot_runtime.adapters.s3 import S3Blobs
+
+    ca_file = settings.secret_path(names.FILE_DOCUMENTS_CA)
+    return S3Blobs(store, settings.secret, unix_s, ca_file)
 
 
 async def start_stores(stores: Mapping[str, Blobs]) -> None:

@@ -70,7 +70,8 @@ class Heartbeat:
                 if not silent:
                     log.warning("heartbeat not heard", extra={"why": str(error)})
                 silent = True
-            for _ in range(10):
+            # A database that was away for a moment is told at once that we are here.
+            for _ in range(3 if silent else 10):
                 await asyncio.sleep(beat_s / 10)
                 if not silent and _news(row) != _news(self.row()):
                     break
