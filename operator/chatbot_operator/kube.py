@@ -140,6 +140,8 @@ class KubeClient:
     async def close(self) -> None:
         """Close the connection pool."""
         await self._api.close()  # type: ignore[no-untyped-call] # generated code
+        # TLS connections end a moment later: aiohttp's documentation, "Graceful Shutdown".
+        await asyncio.sleep(0.1)
 
     async def get(self, ref: Ref) -> Object | None:
         """See `Kube.get`."""

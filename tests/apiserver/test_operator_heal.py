@@ -1,0 +1,156 @@
+"""Whatever a foreign hand changes or deletes among the children comes back within ten seconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fakes.apiserver import Admin, StartOperator, until
+from fakes.objects import cluster
+
+from chatbot_core import names
+from chatbot_operator.kinds import WATCHED, Object, Ref
+
+HEALS_WITHIN_S = 10.0
+
+
+def api(namespace: str) -> Ref:
+    return Ref("Deployment", namespace, "chat-api")
+
+
+def label(value: str) -> Object:
+    return {"metadata": {"labels": {names.LABEL_COMPONENT: value}}}
+
+
+def replaced(path: str, value: Any) -> list[Object]:
+    return [{"op": "replace", "path": path, "value": value}]
+
+
+_CONTAINER = "/spec/template/spec/containers/0"
+EDITS: dict[str, tuple[str, str, Any]] = {
+    "label of a ServiceAccount": ("ServiceAccount", "", label("edited")),
+    "label of a ConfigMap": ("ConfigMap", "chat-config", label("edited")),
+    "label of a claim": ("PersistentVolumeClaim", "chat-database", label("edited")),
+    "label of a Service": ("Service", "chat-api", label("edited")),
+    "label of a Job": ("Job", "", label("edited")),
+    "our own mark": (
+        "Service",
+        "chat-api",
+        {"metadata": {"labels": {names.LABEL_MANAGED_BY: "x"}}},
+    ),
+    "the instance": (
+        "ConfigMap",
+        "chat-config",
+        {"metadata": {"labels": {names.LABEL_INSTANCE: "x"}}},
+    ),
+    "data": ("ConfigMap", "chat-config", {"data": {names.CONFIG_KEY: "{}"}}),
+    "data removed": ("ConfigMap", "chat-config", {"data": {names.CONFIG_KEY: None}}),
+    "the applied hash": (
+        "Service",
+        "chat-api",
+        {"metadata": {"annotations": {names.ANNOTATION_APPLIED: "v1:0"}}},
+    ),
+    "port number": ("Service", "chat-api", replaced("/spec/ports/0/port", 8099)),
+    "target port": ("Service", "chat-api", replaced("/spec/ports/0/targetPort", 9)),
+    "selector": ("Service", "chat-api", {"spec": {"selector": {names.LABEL_COMPONENT: "x"}}}),
+    "image of a Deployment": ("Deployment", "chat-api", replaced(f"{_CONTAINER}/image", "evil:1")),
+    "image of a StatefulSet": (
+        "StatefulSet",
+        "chat-shard-0",
+        replaced(f"{_CONTAINER}/image", "evil:1"),
+    ),
+    "environment": ("Deployment", "chat-api", replaced(f"{_CONTAINER}/env/0/name", "EVIL")),
+    "a container's port": (
+        "Deployment",
+        "chat-api",
+        replaced(f"{_CONTAINER}/ports/0/containerPort", 1234),
+    ),
+    "replicas of a Deployment": ("Deployment", "chat-api", {"spec": {"replicas": 5}}),
+    "replicas of a StatefulSet": ("StatefulSet", "chat-shard-0", {"spec": {"replicas": 0}}),
+}
+
+
+def essence(obj: Object) -> Object:
+    """Return what a person sees of an object: no versions, managers, status or server notes."""
+    meta = obj["metadata"]
+    annotations = {
+        key: value
+        for key, value in (meta.get("annotations") or {}).items()
+        if key.startswith(names.GROUP)
+    }
+    return {
+        "labels": meta.get("labels"),
+        "annotations": annotations,
+        "owners": meta.get("ownerReferences"),
+        **{key: value for key, value in obj.items() if key not in {"metadata", "status"}},
+    }
+
+
+async def first(admin: Admin, kind: str, namespace: str, name: str) -> Ref:
+    """Return the named child, or of a kind with one child that one."""
+    for item in await admin.list(kind, namespace):
+        meta = item["metadata"]
+        if names.LABEL_INSTANCE in (meta.get("labels") or {}) and name in {"", meta["name"]}:
+            return Ref(kind, namespace, meta["name"])
+    raise AssertionError(f"no {kind} {name}")
+
+
+async def test_every_foreign_edit_is_taken_back(
+    start_operator: StartOperator, admin: Admin, namespace: str
+) -> None:
+    async with start_operator(namespace) as running:
+        await admin.create(cluster(namespace))
+        await running.quiet(1.0)
+        for what, (kind, name, patch) in EDITS.items():
+            ref = await first(admin, kind, namespace, name)
+            before = await admin.get(ref)
+            assert before is not None
+            edited = await admin.patch(ref, patch)
+            assert essence(edited) != essence(before), what
+
+            async def healed(ref: Ref = ref, before: Object = before) -> bool:
+                live = await admin.get(ref)
+                return live is not None and essence(live) == essence(before)
+
+            await until(healed, what, HEALS_WITHIN_S)
+            live = await admin.get(ref)
+            assert live is not None
+            left = [
+                entry
+                for entry in live["metadata"]["managedFields"]
+                if (entry["manager"], entry["operation"]) == (names.MANAGER, "Update")
+            ]
+            assert left == [], what
+        await running.quiet(1.0)
+        running.forget_writes()
+        running.operator.queue.add((namespace, "chat"))
+        with pytest.raises(AssertionError, match="it never rests: \\[\\]"):
+            await running.quiet(1.0, within_s=2.0)
+
+
+async def test_every_deleted_child_is_made_again(
+    start_operator: StartOperator, admin: Admin, namespace: str
+) -> None:
+    async with start_operator(namespace) as running:
+        await admin.create(cluster(namespace))
+        await running.quiet(1.0)
+        victims = {
+            Ref(kind, namespace, item["metadata"]["name"]): item["metadata"]["uid"]
+            for kind in (*WATCHED, "Secret")
+            # A claim in use waits for its pods; a Secret is asked for once a minute.
+            if kind not in {"Pod", "PersistentVolumeClaim", "Secret"}
+            for item in await admin.list(kind, namespace)
+            if names.LABEL_INSTANCE in (item["metadata"].get("labels") or {})
+        }
+        assert {ref.kind for ref in victims} == set(WATCHED) - {"Pod", "PersistentVolumeClaim"}
+        for ref in victims:
+            await admin.delete(ref)
+
+        async def all_new() -> bool:
+            for ref, uid in victims.items():
+                live = await admin.get(ref)
+                if live is None or live["metadata"]["uid"] == uid:
+                    return False
+            return True
+
+        await until(all_new, f"{sorted(map(str, victims))}", HEALS_WITHIN_S)
