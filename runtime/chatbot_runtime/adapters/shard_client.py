@@ -70,6 +70,7 @@ class ShardClient:
             self._background.cancel()
         for link in self._links.values():
             link.close()
+        await asyncio.sleep(0)  # a transport closes its socket in the loop's next turn
 
     async def search(self, query: Query, deadline: Deadline) -> Found:
         """Return the best k over all slots. Raises Invalid for a query no shard can search with.

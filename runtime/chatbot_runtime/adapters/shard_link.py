@@ -74,6 +74,9 @@ class ShardLink:
             except TimeoutError as error:
                 connection.close()
                 raise Unavailable("shard", "no greeting") from error
+            except BaseException:
+                connection.close()
+                raise
             self._connection = connection
             return connection
 

@@ -177,3 +177,4 @@ async def serve_shard(
         for connection in tuple(connections):
             connection.close()
         await server.wait_closed()
+        await asyncio.sleep(0)  # a transport closes its socket in the loop's next turn
