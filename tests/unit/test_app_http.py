@@ -84,7 +84,7 @@ class Service:
         health = Health(ports, windows, clock, current)
         self.questions = questions = Questions(
             self.documents, self.log, self.shards, embedder, self.model, stages, current,
-            lambda: "nonce",
+            lambda content: "nonce",
         )  # fmt: skip
         stores = {"main": self.store}
         reach = Reach(self.log, self.shards, clock)

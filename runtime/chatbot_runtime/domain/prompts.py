@@ -12,6 +12,7 @@ from typing import Final
 
 from chatbot_core.errors import Invalid
 from chatbot_runtime.domain.model import Message, Passage
+from chatbot_runtime.domain.sentences import spans
 
 #: Characters a token holds at least, on average, in the tokenizers of small chat models.
 CHARACTERS_PER_TOKEN: Final = 3
@@ -74,7 +75,7 @@ def build(
     asked = LAYOUT.question.format(question=question)
     left = budget_tokens - _cost(LAYOUT.system) - _cost(asked)
     blocks = [
-        LAYOUT.passage.format(n=n, nonce=nonce, text=passage.text)
+        LAYOUT.passage.format(n=n, nonce=nonce, text=_readable(passage.text))
         for n, passage in enumerate(passages, start=1)
     ]
     used = _fitting([estimated_tokens(block) for block in blocks], left)
@@ -85,6 +86,12 @@ def build(
     recent = history[len(history) - _fitting([_cost(m.content) for m in reversed(history)], left) :]
     content = "".join(blocks[:used]) + asked
     return Prompt((Message("system", LAYOUT.system), *recent, Message("user", content)), used)
+
+
+def _readable(text: str) -> str:
+    """Return the sentences of a passage: small models repeat headings instead of answering."""
+    sentences = [text[span.start : span.end] for span in spans(text) if not span.heading]
+    return " ".join(sentences) or text
 
 
 def _cost(content: str) -> int:

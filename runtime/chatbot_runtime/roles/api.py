@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import logging
 import random
 import secrets
@@ -140,7 +142,7 @@ def _services(adapters: _Adapters) -> tuple[ApiServices, HealthPorts]:
         model=adapters.model,
         stages=Stages(clock, windows),
         live=lambda: settings.live,
-        nonce=lambda: secrets.token_hex(3),
+        nonce=lambda content: _nonce(settings, content),
     )
     services = ApiServices(
         accounts=AccountService(
@@ -162,6 +164,12 @@ def _services(adapters: _Adapters) -> tuple[ApiServices, HealthPorts]:
         live=lambda: settings.live,
     )
     return services, ports
+
+
+def _nonce(settings: RuntimeSettings, content: str) -> str:
+    """Return six hex digits that only the cluster itself can compute (HMAC, RFC 2104)."""
+    key = settings.secret(names.FILE_INTERNAL_TOKEN).encode()
+    return hmac.new(key, content.encode(), hashlib.sha256).hexdigest()[:6]
 
 
 def _self_test(adapters: _Adapters, services: ApiServices) -> SelfTest:

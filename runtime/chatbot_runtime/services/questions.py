@@ -123,7 +123,11 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """Answers questions inside one workspace; `nonce` makes a fence for each prompt."""
+    """Answers questions inside one workspace.
+
+    `nonce` makes a prompt's fence from its content: nobody outside can foretell it, and the same
+    question over the same passages gives the same prompt, hence the same answer at temperature 0.
+    """
 
     documents: Documents
     log: EventLog
@@ -132,7 +136,7 @@ class Questions:
     model: LanguageModel
     stages: Stages
     live: Callable[[], Live]
-    nonce: Callable[[], str]
+    nonce: Callable[[str], str]
 
     async def ask(self, workspace: str, question: Question) -> AsyncGenerator[Event, None]:
         """Yield Meta, pieces, citations and Done.
@@ -218,10 +222,10 @@ class Questions:
     ) -> AsyncGenerator[Event, None]:
         options = self._options(run.question)
         budget = options.context_tokens - options.max_output_tokens - _CONTEXT_RESERVE_TOKENS
-        prompt = prompts.build(
-            run.question.text, passages, self.nonce(), budget, run.question.history
-        )
-        shown = passages[: prompt.used]
+        leading = merging.leading(passages)
+        nonce = self.nonce("\n".join([run.question.text, *(p.text for p in leading)]))
+        prompt = prompts.build(run.question.text, leading, nonce, budget, run.question.history)
+        shown = leading[: prompt.used]
         markers, text, ended = MarkerFilter(len(shown)), "", _Ended(options.model)
         streamed = 0
         async with _closing(self.model.stream(prompt.messages, options, run.deadline)) as stream:
