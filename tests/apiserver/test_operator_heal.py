@@ -32,7 +32,6 @@ EDITS: dict[str, tuple[str, str, Any]] = {
     "label of a ConfigMap": ("ConfigMap", "chat-config", label("edited")),
     "label of a claim": ("PersistentVolumeClaim", "chat-database", label("edited")),
     "label of a Service": ("Service", "chat-api", label("edited")),
-    "label of a Job": ("Job", "", label("edited")),
     "our own mark": (
         "Service",
         "chat-api",

@@ -1,0 +1,242 @@
+"""The executor against an API server in memory: first contact, ranks, preconditions, Events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from fakes.kube import FakeKube
+from fakes.objects import cluster
+
+from chatbot_core import names
+from chatbot_core.errors import Unavailable
+from chatbot_core.reasons import Reason
+from chatbot_operator import entries
+from chatbot_operator.events import EventWriter
+from chatbot_operator.execute import Executor
+from chatbot_operator.feeders import child_feed, list_once, owner_feed
+from chatbot_operator.kinds import Object, Ref, uid_of
+from chatbot_operator.kube import WriteRefused
+from chatbot_operator.model import (
+    Apply,
+    CreateSecret,
+    Delete,
+    Observed,
+    OperatorSettings,
+    Plan,
+    Recipe,
+    Scale,
+)
+from chatbot_operator.observe import World, observe
+from chatbot_operator.store import OwnerKey
+
+KEY = ("ns", "chat")
+SETTINGS = OperatorSettings("r", "1", "d", "s", "o")
+CONFIG = Ref("ConfigMap", "ns", "chat-config")
+API = Ref("Deployment", "ns", "chat-api")
+
+
+@dataclass(slots=True)
+class Stage:
+    kube: FakeKube
+    world: World
+    owner_uid: str
+    woken: list[OwnerKey] = field(default_factory=list)
+    may_write: bool = True
+
+    async def observed(self) -> Observed:
+        await list_once(self.kube, owner_feed("", self.world.owners))
+        for kind in ("ConfigMap", "Deployment", "PersistentVolumeClaim"):
+            await list_once(self.kube, child_feed(kind, "", self.world.children))
+        found = observe(self.world, KEY, SETTINGS)
+        assert found is not None
+        return found
+
+    async def run(self, plan: Plan) -> Any:
+        writer = EventWriter(self.kube, lambda: 1000.0, "test")
+        executor = Executor(
+            self.kube, self.world, writer, lambda: 1000.0, "x".__mul__, lambda: self.may_write
+        )
+        observed = await self.observed()
+        self.kube.calls.clear()
+        return await executor.execute(observed, plan)
+
+    def writes(self) -> list[tuple[str, str]]:
+        return [(verb, f"{ref.kind}/{ref.name}") for verb, ref in self.kube.calls]
+
+    def events(self) -> list[tuple[str, str]]:
+        return [
+            (obj["reason"], obj["note"])
+            for ref, obj in self.kube.objects.items()
+            if ref.kind == "Event"
+        ]
+
+
+@pytest.fixture
+async def stage() -> Stage:
+    kube = FakeKube()
+    owner = await kube.put_live(cluster("ns"))
+    woken: list[OwnerKey] = []
+    return Stage(kube, World(woken.append), uid_of(owner), woken)
+
+
+def child(ref: Ref, owner_uid: str = "", **meta: Any) -> Object:
+    api = {"ConfigMap": "v1", "Deployment": "apps/v1"}.get(ref.kind, "v1")
+    labels = {names.LABEL_MANAGED_BY: names.MANAGER, names.LABEL_INSTANCE: "chat"}
+    owners = [{"uid": owner_uid, "controller": True}] if owner_uid else []
+    return {
+        "apiVersion": api,
+        "kind": ref.kind,
+        "metadata": {
+            "name": ref.name,
+            "namespace": ref.namespace,
+            "labels": {**labels, **meta.pop("labels", {})},
+            "ownerReferences": owners,
+            **meta,
+        },
+    }
+
+
+async def test_an_absent_child_is_created_and_scaled_with_its_new_uid(stage: Stage) -> None:
+    steps = (Apply(0, child(API), "Created"), Scale(0, *_key(API), 2, "Created"))
+    outcome = await stage.run(Plan(steps))
+    live = stage.kube.objects[API]
+    assert stage.writes()[:2] == [("apply", "Deployment/chat-api")] * 2
+    assert live["spec"] == {"replicas": 2}
+    assert outcome.refused == {}
+    assert stage.events() == [("Scaled", "Deployment chat-api to 2: Created")]
+
+
+async def test_a_foreign_object_is_refused_and_ends_the_pass_after_its_rank(stage: Stage) -> None:
+    theirs = await stage.kube.put_live(child(CONFIG, "somebody"))
+    same_rank, later = Ref("ConfigMap", "ns", "other"), Ref("ConfigMap", "ns", "later")
+    steps = (
+        Apply(0, child(CONFIG), "Created"),
+        Apply(0, child(same_rank), "Created"),
+        Apply(1, child(later), "Created"),
+    )
+    outcome = await stage.run(Plan(steps))
+    refusal = outcome.refused[_key(CONFIG)]
+    assert (refusal.name, refusal.reason) == ("foreign_object", Reason.FOREIGN_OBJECT)
+    assert "ConfigMap ns/chat-config" in refusal.message
+    assert stage.writes() == [("apply", "ConfigMap/other")]
+    assert stage.kube.objects[CONFIG] == theirs
+    assert (await stage.observed()).refused == outcome.refused
+
+
+async def test_a_refusal_is_forgotten_when_the_step_succeeds(stage: Stage) -> None:
+    await stage.kube.put_live(child(CONFIG, "somebody"))
+    plan = Plan((Apply(0, child(CONFIG), "Created"),))
+    assert (await stage.run(plan)).refusals_changed
+    assert not (await stage.run(plan)).refusals_changed
+    await stage.kube.remove(CONFIG)
+    outcome = await stage.run(plan)
+    assert (outcome.refused, outcome.refusals_changed) == ({}, True)
+
+
+async def test_an_object_with_our_owner_is_ours_at_first_contact(stage: Stage) -> None:
+    live = await stage.kube.put_live(child(CONFIG, stage.owner_uid))
+    await stage.run(Plan((Apply(0, child(CONFIG, stage.owner_uid), "Created"),)))
+    assert stage.writes() == [("apply", "ConfigMap/chat-config")]
+    assert uid_of(stage.kube.objects[CONFIG]) == uid_of(live)
+
+
+@pytest.mark.parametrize(
+    ("label", "controller", "taken"),
+    [("ns.chat", "", True), ("ns.other", "", False), ("ns.chat", "somebody", False)],
+)
+async def test_only_what_was_left_to_this_name_is_taken_over(
+    stage: Stage, label: str, controller: str, taken: bool
+) -> None:
+    ref = Ref("PersistentVolumeClaim", "ns", "chat-database")
+    left = child(ref, controller, labels={names.LABEL_RETAINED_FROM: label})
+    await stage.kube.put_live(left)
+    outcome = await stage.run(Plan((Apply(0, child(ref), "Created"),)))
+    assert (outcome.refused == {}) is taken
+    told = [reason for reason, _ in stage.events()]
+    assert told == (["TakenOver"] if taken else [])
+
+
+async def test_nothing_is_made_for_an_owner_that_is_gone_or_new(stage: Stage) -> None:
+    observed = await stage.observed()
+    await stage.kube.remove(Ref(names.KIND, "ns", "chat"))
+    await stage.kube.put_live(cluster("ns"))
+    writer = EventWriter(stage.kube, lambda: 0.0, "test")
+    executor = Executor(stage.kube, stage.world, writer, lambda: 0.0, "x".__mul__)
+    steps = (Apply(0, child(CONFIG), "Created"),)
+    outcome = await executor.execute(observed, Plan(steps, status={"observedGeneration": 1}))
+    assert outcome.owner_gone
+    assert stage.kube.calls == []
+
+
+async def test_a_delete_names_the_version_it_means(stage: Stage) -> None:
+    live = await stage.kube.put_live(child(CONFIG, stage.owner_uid))
+    step = Delete(9, *_key(CONFIG), uid_of(live), "NotWanted")
+    await stage.run(Plan((step,)))
+    assert CONFIG not in stage.kube.objects
+    assert stage.events() == [("Deleted", "ConfigMap chat-config: NotWanted")]
+
+
+async def test_a_child_that_changed_meanwhile_is_read_again(stage: Stage) -> None:
+    await stage.kube.put_live(child(CONFIG, stage.owner_uid))
+    observed = await stage.observed()
+    stale = observed.children[_key(CONFIG)]
+    await stage.kube.remove(CONFIG)
+    writer = EventWriter(stage.kube, lambda: 0.0, "test")
+    executor = Executor(stage.kube, stage.world, writer, lambda: 0.0, "x".__mul__)
+    step = Apply(0, child(CONFIG, stage.owner_uid), "Changed", stale.uid)
+    with pytest.raises(Unavailable, match="changed meanwhile"):
+        await executor.execute(observed, Plan((step,)))
+    assert stage.world.children.get(CONFIG) is None
+
+
+async def test_a_write_that_the_server_refuses_is_told_in_its_own_words(stage: Stage) -> None:
+    stage.kube.refuse[CONFIG] = WriteRefused(422, "Invalid", "data: must not be blue")
+    outcome = await stage.run(Plan((Apply(0, child(CONFIG), "Created"),)))
+    refusal = outcome.refused[_key(CONFIG)]
+    assert refusal.reason is Reason.WRITE_REFUSED
+    assert "must not be blue" in refusal.message
+
+
+async def test_a_secret_is_drawn_once_and_never_again(stage: Stage) -> None:
+    ref = Ref("Secret", "ns", "chat-internal")
+    recipe = Recipe((("token", 3),), (("user", "a"),), (("dsn", "{user}:{token}"),))
+    step = CreateSecret(0, child(ref), recipe, "Created")
+    await stage.run(Plan((step,)))
+    made = stage.kube.objects[ref]
+    assert made["stringData"] == {"token": "xxx", "user": "a", "dsn": "a:xxx"}
+    await stage.run(Plan((step,)))
+    assert stage.writes() == []
+    assert stage.world.secrets.fact((KEY, ref.name)).known
+
+
+async def test_the_status_is_written_only_where_it_differs(stage: Stage) -> None:
+    status = {
+        "observedGeneration": 1,
+        "conditions": [{"type": "Ready", "status": "False", "reason": "WaitingForPods"}],
+    }
+    assert (await stage.run(Plan(status=status))).status_written
+    assert stage.events() == [("WaitingForPods", "Ready is False")]
+    assert not (await stage.run(Plan(status=status))).status_written
+    assert stage.writes() == []
+
+
+async def test_a_standby_writes_nothing(stage: Stage) -> None:
+    stage.may_write = False
+    await stage.run(Plan((Apply(0, child(CONFIG), "Created"),), status={"a": 1}))
+    assert stage.writes() == []
+
+
+async def test_a_pass_shields_what_it_wrote(stage: Stage) -> None:
+    await stage.run(Plan((Apply(0, child(CONFIG, stage.owner_uid), "Created"),)))
+    assert not stage.world.children.settled(KEY)
+    written = stage.world.children.get(CONFIG)
+    assert written is not None
+    assert replace(written, resource_version="") == replace(
+        entries.child(stage.kube.objects[CONFIG]), resource_version=""
+    )
+
+
+def _key(ref: Ref) -> tuple[str, str]:
+    return ref.kind, ref.name
