@@ -103,7 +103,7 @@ def _access(kubectl: Kubectl, provider: str) -> Access:
     secret = kubectl.get("secret", f"{OBJECT}-admin", "--namespace", NAMESPACE)
     data = {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
     line = [*CLUSTER, "--provider", provider, "--name", NAME, "publish"]
-    target = f"{NAMESPACE}/{OBJECT}-api:8080"
+    target = f"{NAMESPACE}/{OBJECT}-api:80"
     done = subprocess.run([*line, target], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise StageFailedError(f"publishing {target}: {done.stderr.strip()}")

@@ -37,7 +37,7 @@ _COLUMNS: Final = (
     ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', 0),
     ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 0),
     ("API", "integer", '.status.tiers[?(@.name=="api")].readyReplicas', 0),
-    ("Shards", "integer", '.status.tiers[?(@.name=="shard")].readyReplicas', 0),
+    ("Shards", "integer", '.status.tiers[?(@.name=="retrieval")].readyReplicas', 0),
     ("Inference", "integer", '.status.tiers[?(@.name=="inference")].readyReplicas', 0),
     ("Documents", "integer", ".status.retrieval.documents", 0),
     ("Age", "date", ".metadata.creationTimestamp", 0),

@@ -18,6 +18,8 @@ from firstrun.service import Service
 
 READY_TIMEOUT_S = 300.0
 HEAL_TIMEOUT_S = 10.0
+#: Of the API's Service, the one thing that people address.
+SERVICE_PORT = 80
 #: Everything that may carry the label of an instance in its namespace.
 ALL_KINDS = (
     "deployment,statefulset,job,pod,service,configmap,secret,serviceaccount,persistentvolumeclaim"
@@ -152,7 +154,7 @@ class Chatbot:
     @cached_property
     def url(self) -> str:
         service = names.child(self.name, names.Component.API)
-        return self.cluster.publish(self.namespace, service, names.PORT_PUBLIC)
+        return self.cluster.publish(self.namespace, service, SERVICE_PORT)
 
     def admin(self) -> Service:
         """Log in as the first admin; the session survives every pod but the database's volume."""

@@ -85,7 +85,8 @@ class Cluster:
 
     @cached_property
     def operator_namespace(self) -> str:
-        return manifests.namespaces(self.operator_objects)[0]
+        path = ROOT / "deploy" / "operator.yaml"
+        return manifests.namespaces(questions.yaml_documents(path))[0]
 
     def publish(self, namespace: str, service: str, port: int) -> str:
         return on_cluster("publish", f"{namespace}/{service}:{port}").strip()
