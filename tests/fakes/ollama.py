@@ -2,7 +2,8 @@
 
 What it takes over on purpose: a client that leaves while its prompt is read keeps its slot until
 the first token, requests beyond `parallel` wait inside without a bound, another context size loads
-the model again, and a failure in the middle of an answer is a line under status 200.
+the model again, the token that ends an answer is counted though never sent, and a failure in the
+middle of an answer is a line under status 200.
 """
 
 from __future__ import annotations
@@ -128,7 +129,9 @@ class FakeOllama:
             message = {"role": "assistant", "content": piece}
             await _write(send, {**head, "message": message, "done": False})
             await asyncio.sleep(self.token_s)
-        await _write(send, {**head, **_end(asked, len(pieces))}, more=False)
+        await _write(
+            send, {**head, **_end(asked, len(pieces), complete=pieces == self.answer)}, more=False
+        )
 
 
 class _Chat:
@@ -140,7 +143,7 @@ class _Chat:
         await self._ollama.chat(asked, scope, receive, send)
 
 
-def _end(asked: dict[str, Any], tokens: int) -> dict[str, Any]:
+def _end(asked: dict[str, Any], tokens: int, *, complete: bool) -> dict[str, Any]:
     message = {"role": "assistant", "content": ""}
     if not asked["messages"]:
         return {"message": message, "done": True, "done_reason": "load"}
@@ -148,12 +151,12 @@ def _end(asked: dict[str, Any], tokens: int) -> dict[str, Any]:
     return {
         "message": message,
         "done": True,
-        "done_reason": "stop",
+        "done_reason": "stop" if complete else "length",
         "total_duration": 2_000_000_000,
         "load_duration": 1_000_000,
         "prompt_eval_count": words,
         "prompt_eval_duration": 500_000_000,
-        "eval_count": tokens,
+        "eval_count": tokens + complete,
         "eval_duration": 1_400_000_000,
     }
 

@@ -154,11 +154,15 @@ def _keep_alive(keep_loaded: bool) -> int | str:
 
 
 def _end(line: Mapping[str, Any], sent: int) -> AnswerEnd:
+    reason = str(line.get("done_reason") or "stop")
+    # An answer that ended by itself ends with a token that is counted and never sent
+    # (Ollama 0.9.6, runner/llamarunner/runner.go: numDecoded grows before TokenIsEog is asked).
+    decoded = int(line.get("eval_count") or 0) - (reason == "stop")
     first_ns = int(line.get("load_duration") or 0) + int(line.get("prompt_eval_duration") or 0)
     return AnswerEnd(
-        reason=str(line.get("done_reason") or "stop"),
+        reason=reason,
         prompt_tokens=int(line.get("prompt_eval_count") or 0),
-        answer_tokens=int(line.get("eval_count") or sent),
+        answer_tokens=decoded if decoded > 0 else sent,
         first_token_s=first_ns / _NS,
         total_s=int(line.get("total_duration") or 0) / _NS,
         model=str(line.get("model") or ""),

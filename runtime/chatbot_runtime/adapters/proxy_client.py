@@ -2,7 +2,8 @@
 
 Two proxies are drawn at random and the one with the shorter reported queue is asked (M.
 Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001). Reports are up to
-two seconds old, so what this process itself has sent in the meantime is added to them.
+two seconds old, so what this process itself has running there is added to them; counting some of
+it twice only makes the difference between two proxies clearer.
 """
 
 from __future__ import annotations
