@@ -170,3 +170,18 @@ async def test_a_process_that_dies_ends_the_demo_with_its_last_lines(tmp_path: P
         os.kill(next(pid for pid in running if "--index 1" in running[pid]), signal.SIGKILL)
         assert await asyncio.wait_for(one.process.wait(), 30) == 6
         assert await gone(data, 5)
+
+
+async def test_a_stop_during_the_start_leaves_nothing(tmp_path: Path) -> None:
+    data = tmp_path / "demo"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "chatbot_runtime", "demo", "--port", "0", "--data", str(data)),
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    ends_s = time.monotonic() + START_S
+    while len(processes_of(data)) < 3:
+        assert time.monotonic() < ends_s
+        await asyncio.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(process.wait(), 30) == 0
+    assert processes_of(data) == {}
