@@ -39,6 +39,8 @@ from chatbot_operator.plan import TAKEN_OVER
 
 #: Answers that say "not what you think": the store is behind, a fresh look is needed.
 _STALE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT})
+#: Controllers write a workload's status while it is healed; a PUT then meets a newer version.
+_TIDY_TRIES: Final = 5
 
 _log = logging.getLogger(__name__)
 
@@ -168,14 +170,7 @@ class _Pass:
         answer = await self.shell.kube.replace(pruned)
         if isinstance(answer, WriteRefused):
             return await self._refused(ref, answer)
-        verdict = await self._send(step, ref, uid_of(live))
-        applied = None if verdict is not Verdict.DONE else await self.shell.kube.get(ref)
-        tidy = None if applied is None else heal.without_update_entry(applied)
-        if tidy is not None:
-            last = await self.shell.kube.replace(tidy)
-            if not isinstance(last, WriteRefused):
-                self.shell.world.wrote_child(last)
-        return verdict
+        return await self._send(step, ref, uid_of(live))
 
     async def _send(self, step: Apply, ref: Ref, uid: str | None) -> Verdict:
         obj = step.object
@@ -184,6 +179,9 @@ class _Pass:
         if uid is not None:
             obj = {**obj, "metadata": {**obj["metadata"], "uid": uid}}
         answer = await self.shell.kube.apply(obj, names.MANAGER)
+        if not isinstance(answer, WriteRefused) and await self._tidied(ref, answer):
+            # What only the removed entry held on to goes with the second apply.
+            answer = await self.shell.kube.apply(obj, names.MANAGER)
         if isinstance(answer, WriteRefused):
             return await self._refused(ref, answer)
         self._take(ref, answer)
@@ -193,6 +191,19 @@ class _Pass:
             self.news.append(News(TAKEN_OVER, "TakeOver", note))
         self.outcome.done.append(f"apply {ref.kind}/{ref.name} ({step.reason})")
         return Verdict.DONE
+
+    async def _tidied(self, ref: Ref, live: Object | None) -> bool:
+        """Remove what a PUT of ours left in managedFields; say whether it was there."""
+        for _ in range(_TIDY_TRIES):
+            tidy = None if live is None else heal.without_update_entry(live)
+            # A Secret is created by a POST, whose entry owns the data that no apply may own.
+            if tidy is None or ref.kind == "Secret":
+                return False
+            if not isinstance(await self.shell.kube.replace(tidy), WriteRefused):
+                return True
+            live = await self.shell.kube.get(ref)
+        _log.warning("object is written too often to tidy it", extra={"object": str(ref)})
+        return False
 
     async def _create_secret(self, step: CreateSecret) -> Verdict:
         ref = ref_of(step.object)
