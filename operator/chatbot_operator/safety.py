@@ -21,7 +21,8 @@ def foreign_object_not_ours(child: Child, owner: Owner) -> Refusal | None:
     if not child.owner_uid and (kept_for_us or child.managed is not None):
         return None
     what = f"{child.kind} {child.name}"
-    if child.managed is not None:
+    made_by_us = child.labels.get(names.LABEL_MANAGED_BY) == names.MANAGER
+    if child.owner_uid and (made_by_us or child.managed is not None):
         return Refusal(
             "foreign_object_not_ours",
             Reason.WAITING_FOR_CLEANUP,

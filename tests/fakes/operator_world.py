@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from chatbot_core import names
 from chatbot_core.runtime_config import (
@@ -47,6 +50,15 @@ SETTINGS = OperatorSettings(
 )
 MINIMAL: Json = {"inference": {"model": "smollm2:135m"}}
 
+_GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def golden_spec(case: str) -> Json:
+    """Return the spec of a golden case."""
+    spec: Json = yaml.safe_load((_GOLDEN / case / "spec.yaml").read_text())
+    return spec
+
+
 #: Keys of keyed lists, by the field that holds them (Kubernetes' own schema).
 _LIST_KEYS: Mapping[str, tuple[str, ...]] = {
     "containers": ("name",),
@@ -56,7 +68,7 @@ _LIST_KEYS: Mapping[str, tuple[str, ...]] = {
     "volumeMounts": ("mountPath",),
     "ownerReferences": ("uid",),
 }
-_ATOMIC_MAPS = frozenset({"selector", "fieldRef", "configMap", "emptyDir"})
+_ATOMIC_MAPS = frozenset({"selector", "fieldRef"})
 
 
 def managed_fields(desired: Json) -> Json:
@@ -119,7 +131,7 @@ def child_of(desired: Json, uid: str, before: Child | None = None) -> Child:
     )
 
 
-@dataclass
+@dataclass(repr=False)
 class World:
     """One object and its children; every verb changes the world and returns it."""
 

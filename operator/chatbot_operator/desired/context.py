@@ -117,7 +117,7 @@ def selector(ctx: Context, component: str) -> dict[str, str]:
     return {
         names.LABEL_NAME: names.APP_NAME,
         names.LABEL_INSTANCE: ctx.cluster,
-        names.LABEL_COMPONENT: component,
+        names.LABEL_COMPONENT: str(component),
     }
 
 
