@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from chatbot_core import names
 from chatbot_core.errors import Unavailable
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -63,6 +64,12 @@ class Child:
             await self.process.wait()
 
 
+def _environment() -> dict[str, str]:
+    """Return ours without what a pod would say of itself: each child is a process of its own."""
+    of_a_pod = {names.ENV_POD_NAME, names.ENV_POD_IP, names.ENV_NAMESPACE}
+    return {name: value for name, value in os.environ.items() if name not in of_a_pod}
+
+
 def _die_with(parent: int, by: signal.Signals) -> Callable[[], None]:
     if sys.platform != "linux":
         return lambda: None
@@ -100,6 +107,7 @@ class Children:
                     stdout=output,
                     stderr=output,
                     start_new_session=True,
+                    env=_environment(),
                     preexec_fn=_die_with(os.getpid(), death_signal),
                 )
             except OSError as error:

@@ -66,24 +66,7 @@ class Llama:
 
         Raises Unavailable for a prompt that llama.cpp refuses.
         """
-        failure: list[str] = []
-        last: dict[str, Any] = {}
-        reason = "stop"
-
-        def on_chunk(chunk: dict[str, Any]) -> bool:
-            nonlocal reason
-            if "choices" not in chunk:
-                failure.append(str(chunk.get("message") or chunk.get("error") or chunk))
-                return True
-            last.update(chunk)
-            for choice in chunk["choices"]:
-                reason = choice.get("finish_reason") or reason
-                text = (choice.get("delta") or {}).get("content")
-                if text and on_text(text):
-                    reason = "canceled"
-                    return True
-            return False
-
+        chunks = _Chunks(on_text)
         request = {
             "messages": list(messages),
             "stream": True,
@@ -92,12 +75,40 @@ class Llama:
             "max_tokens": options.max_tokens,
             "seed": options.seed,
         }
-        self._server.handle_chat_completions(request, on_chunk)
-        if failure:
-            raise Unavailable("model", failure[0][:200])
-        timings, usage = last.get("timings") or {}, last.get("usage") or {}
+        self._server.handle_chat_completions(request, chunks.take)
+        return chunks.usage()
+
+
+class _Chunks:
+    """The stream of one answer, in the form of OpenAI's chat completion chunks."""
+
+    def __init__(self, on_text: Callable[[str], bool]) -> None:
+        self._on_text = on_text
+        self._failure = ""
+        self._reason = "stop"
+        self._last: dict[str, Any] = {}
+
+    def take(self, chunk: dict[str, Any]) -> bool:
+        """Take the next chunk; True ends the answer."""
+        if "choices" not in chunk:
+            self._failure = str(chunk.get("message") or chunk.get("error") or chunk)
+            return True
+        self._last = chunk
+        for choice in chunk["choices"]:
+            self._reason = choice.get("finish_reason") or self._reason
+            text = (choice.get("delta") or {}).get("content")
+            if text and self._on_text(text):
+                self._reason = "canceled"
+                return True
+        return False
+
+    def usage(self) -> Usage:
+        """Return what stands in the last chunk. Raises Unavailable where there was a refusal."""
+        if self._failure:
+            raise Unavailable("model", self._failure[:200])
+        timings, usage = self._last.get("timings") or {}, self._last.get("usage") or {}
         return Usage(
-            reason=reason,
+            reason=self._reason,
             prompt_tokens=int(usage.get("prompt_tokens", 0)),
             answer_tokens=int(usage.get("completion_tokens", 0)),
             prompt_ms=float(timings.get("prompt_ms", 0.0)),

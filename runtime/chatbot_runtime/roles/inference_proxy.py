@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from chatbot_core import names
@@ -21,6 +22,36 @@ from chatbot_runtime.sockets import listen
 _ROLE: Final = names.Role.INFERENCE_PROXY
 
 
+@dataclass(frozen=True, slots=True)
+class _Proxy:
+    """The parts of this process that know whether it is ready and how busy it is."""
+
+    settings: RuntimeSettings
+    keeper: ModelKeeper
+    inference: InferenceQueue
+
+    def ready(self) -> tuple[bool, str]:
+        """Return whether new questions may come; running answers end while we drain."""
+        return (False, "draining") if self.settings.stopping.is_set() else self.keeper.ready()
+
+    def report(self) -> dict[str, object]:
+        """Return what the API chooses by, and what the status shows of the model."""
+        boot = self.settings.boot.inference_proxy
+        return {
+            **self.keeper.state.report(boot.model),
+            "queue_depth": self.inference.depth,
+            "in_flight": self.inference.running,
+            "slots": boot.parallel_requests,
+        }
+
+    def endpoint(self) -> routes.GenerateEndpoint:
+        """Return the endpoint; the internal token is read anew for each request."""
+        settings = self.settings
+        return routes.GenerateEndpoint(
+            self.inference, self.keeper.ready, lambda: settings.secret(names.FILE_INTERNAL_TOKEN)
+        )
+
+
 async def run(settings: RuntimeSettings) -> None:
     """Serve until told to stop, then let running answers end within `drain_s`."""
     boot = settings.boot.inference_proxy
@@ -32,46 +63,27 @@ async def run(settings: RuntimeSettings) -> None:
     inference = InferenceQueue(
         ollama, boot, lambda: settings.live.inference, settings.clock, keeper.doubt
     )
-    listener = listen(settings.bind_host, boot.port)
-    port: int = listener.getsockname()[1]
-
-    def ready() -> tuple[bool, str]:
-        return (False, "draining") if settings.stopping.is_set() else keeper.ready()
-
-    endpoint = routes.GenerateEndpoint(
-        inference, keeper.ready, lambda: settings.secret(names.FILE_INTERNAL_TOKEN)
-    )
-    host = f"[{settings.address}]" if ":" in settings.address else settings.address
-    heartbeat = Heartbeat(
-        PostgresMembers(database),
-        settings,
-        _ROLE,
-        f"{host}:{port}",
-        ready,
-        lambda: _report(settings, keeper, inference),
-    )
+    proxy = _Proxy(settings, keeper, inference)
     try:
-        # The heartbeat goes on while answers end, so that nobody takes a draining proxy for lost.
-        async with (
-            serve_internal(boot.internal_port, ready, host=settings.bind_host),
-            background(keeper.keep(), heartbeat.run()),
-            serve_on(listener, routes.app(endpoint), boot.drain_s),
-        ):
-            await settings.stopping.wait()
-        await heartbeat.leave()
+        await _serve(proxy, PostgresMembers(database))
     finally:
         await inference.close()
         await ollama.close()
         await database.close()
 
 
-def _report(
-    settings: RuntimeSettings, keeper: ModelKeeper, inference: InferenceQueue
-) -> dict[str, object]:
+async def _serve(proxy: _Proxy, members: PostgresMembers) -> None:
+    settings = proxy.settings
     boot = settings.boot.inference_proxy
-    return {
-        **keeper.state.report(boot.model),
-        "queue_depth": inference.depth,
-        "in_flight": inference.running,
-        "slots": boot.parallel_requests,
-    }
+    listener = listen(settings.bind_host, boot.port)
+    host = f"[{settings.address}]" if ":" in settings.address else settings.address
+    address = f"{host}:{listener.getsockname()[1]}"
+    heartbeat = Heartbeat(members, settings, _ROLE, address, proxy.ready, proxy.report)
+    # The heartbeat goes on while answers end, so that nobody takes a draining proxy for lost.
+    async with (
+        serve_internal(boot.internal_port, proxy.ready, host=settings.bind_host),
+        background(proxy.keeper.keep(), heartbeat.run()),
+        serve_on(listener, routes.app(proxy.endpoint()), boot.drain_s),
+    ):
+        await settings.stopping.wait()
+    await heartbeat.leave()
