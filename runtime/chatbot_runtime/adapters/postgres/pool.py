@@ -45,6 +45,9 @@ def border() -> Iterator[None]:
         if isinstance(error, ValueError):
             raise Bug(f"database driver refused a value: {error}") from error
         raise Unavailable("database", "connection lost") from error
+    except asyncpg.InternalClientError as error:
+        # What the driver says of a connection that was lost in the middle of its protocol.
+        raise Unavailable("database", "connection lost") from error
     except (OSError, TimeoutError) as error:
         raise Unavailable("database", "no answer") from error
 
