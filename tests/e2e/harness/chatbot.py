@@ -121,15 +121,15 @@ class Chatbot:
 
     # -- its pods
 
-    def pods(self, component: names.Component, prefix: str = "") -> list[Pod]:
-        label = f"{names.LABEL_INSTANCE}={self.name},{names.LABEL_COMPONENT}={component.value}"
-        found = self.get("pods", "--selector", label) or {"items": []}
-        seen = [
+    def pods(self, component: names.Component) -> list[Pod]:
+        """Return the pods of a tier: `shard` means every shard, `store` every store."""
+        found = self.get("pods", "--selector", f"{names.LABEL_INSTANCE}={self.name}")
+        return [
             Pod(one["metadata"]["name"], one["metadata"]["uid"], _is_ready(one))
             for one in found["items"]
             if "deletionTimestamp" not in one["metadata"]
+            and _tier(one["metadata"]["labels"][names.LABEL_COMPONENT]) == component.value
         ]
-        return [pod for pod in seen if pod.name.startswith(prefix)]
 
     def kill(self, pod: Pod) -> None:
         """End a pod at once, as a node that loses power does."""
@@ -174,3 +174,7 @@ def _made_by_operator(found: Any) -> bool:
 def _is_ready(pod: Any) -> bool:
     conditions = {one["type"]: one["status"] for one in pod["status"].get("conditions", [])}
     return conditions.get("Ready") == "True"
+
+
+def _tier(component: str) -> str:
+    return component.partition("-")[0]
