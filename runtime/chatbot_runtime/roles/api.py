@@ -134,16 +134,6 @@ def _services(adapters: _Adapters) -> tuple[ApiServices, HealthPorts]:
         model=adapters.model,
         embedder=adapters.embedder,
     )
-    questions = Questions(
-        documents=documents,
-        log=adapters.log,
-        shards=adapters.shards,
-        embedder=adapters.embedder,
-        model=adapters.model,
-        stages=Stages(clock, windows),
-        live=lambda: settings.live,
-        nonce=lambda content: _nonce(settings, content),
-    )
     services = ApiServices(
         accounts=AccountService(
             PostgresAccounts(adapters.database), clock, lambda: secrets.token_urlsafe(32)
@@ -156,7 +146,7 @@ def _services(adapters: _Adapters) -> tuple[ApiServices, HealthPorts]:
             live=lambda: settings.live,
             random_id=lambda: secrets.token_hex(16),
         ),
-        questions=questions,
+        questions=_questions(adapters, windows),
         health=Health(ports, windows, clock, lambda: settings.live),
         embedder=adapters.embedder,
         model=adapters.model,
@@ -164,6 +154,20 @@ def _services(adapters: _Adapters) -> tuple[ApiServices, HealthPorts]:
         live=lambda: settings.live,
     )
     return services, ports
+
+
+def _questions(adapters: _Adapters, windows: Windows) -> Questions:
+    settings = adapters.settings
+    return Questions(
+        documents=PostgresDocuments(adapters.database),
+        log=adapters.log,
+        shards=adapters.shards,
+        embedder=adapters.embedder,
+        model=adapters.model,
+        stages=Stages(settings.clock, windows),
+        live=lambda: settings.live,
+        nonce=lambda content: _nonce(settings, content),
+    )
 
 
 def _nonce(settings: RuntimeSettings, content: str) -> str:

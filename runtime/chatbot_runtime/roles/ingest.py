@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections.abc import Mapping
 from typing import Final
 
 from chatbot_core import names
@@ -17,7 +18,7 @@ from chatbot_runtime.adapters.postgres.pool import Database
 from chatbot_runtime.background import background
 from chatbot_runtime.domain.model import JobKind
 from chatbot_runtime.internal_http import serve_internal
-from chatbot_runtime.roles.stores import make_stores, start_stores
+from chatbot_runtime.roles.stores import Blobs, make_stores, start_stores
 from chatbot_runtime.services.health import CorpusWatch
 from chatbot_runtime.services.ingest import (
     EraseHandler,
@@ -25,7 +26,7 @@ from chatbot_runtime.services.ingest import (
     SweepHandler,
     plan_sweeps,
 )
-from chatbot_runtime.services.jobs import Worker
+from chatbot_runtime.services.jobs import Handler, Worker
 from chatbot_runtime.services.members import Heartbeat
 from chatbot_runtime.services.stages import Stages
 from chatbot_runtime.services.windows import Windows
@@ -42,19 +43,9 @@ async def run(settings: RuntimeSettings) -> None:
     Raises Invalid where the embedder's files are wrong.
     """
     database = Database(settings.secret, settings.secret_path(names.FILE_DATABASE_CA))
-    documents, log = PostgresDocuments(database), PostgresEventLog(database)
-    jobs, stores = PostgresJobs(database), make_stores(settings, settings.boot.ingest.stores)
-    embedder = MiniLmEmbedder()
-    stages = Stages(settings.clock, Windows(random.random))
-    ingest = IngestHandler(
-        documents, log, stores, ConfinedParser(), embedder, stages, lambda: settings.live
-    )
-    reading = Worker(jobs, {JobKind.INGEST: ingest}, random.random)
-    clearing = Worker(
-        jobs,
-        {JobKind.ERASE: EraseHandler(stores), JobKind.SWEEP: SweepHandler(documents, stores)},
-        random.random,
-    )
+    log, jobs = PostgresEventLog(database), PostgresJobs(database)
+    stores, embedder = make_stores(settings, settings.boot.ingest.stores), MiniLmEmbedder()
+    reading, clearing = _workers(settings, database, stores, embedder)
     members = PostgresMembers(database)
     watch = CorpusWatch(log, embedder)
 
@@ -79,3 +70,30 @@ async def run(settings: RuntimeSettings) -> None:
             )
         )
         await settings.stopping.wait()
+
+
+def _workers(
+    settings: RuntimeSettings,
+    database: Database,
+    stores: Mapping[str, Blobs],
+    embedder: MiniLmEmbedder,
+) -> tuple[Worker, Worker]:
+    """Return the worker that makes documents searchable and the one that removes bytes."""
+    documents, jobs = PostgresDocuments(database), PostgresJobs(database)
+    ingest = IngestHandler(
+        documents=documents,
+        log=PostgresEventLog(database),
+        stores=stores,
+        parser=ConfinedParser(),
+        embedder=embedder,
+        stages=Stages(settings.clock, Windows(random.random)),
+        live=lambda: settings.live,
+    )
+    clearing: dict[JobKind, Handler] = {
+        JobKind.ERASE: EraseHandler(stores),
+        JobKind.SWEEP: SweepHandler(documents, stores),
+    }
+    return (
+        Worker(jobs, {JobKind.INGEST: ingest}, random.random),
+        Worker(jobs, clearing, random.random),
+    )
