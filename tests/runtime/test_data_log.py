@@ -68,12 +68,16 @@ async def highest_plus_one(connection: Any, one: Document) -> None:
 
 
 async def advisory_lock(connection: Any, one: Document) -> None:
-    """Wrong: in one statement the number is drawn before the lock is there."""
+    """Wrong: in one statement the number is drawn before the lock is there.
+
+    The sleep between the two only widens the gap, so that a busy machine shows it as well.
+    """
     await connection.execute(
         "INSERT INTO doc_event (gen, doc_no, workspace, slot, seq, ver, state, chunks)"
         " SELECT 1, $1, 'w', $2, drawn.seq, 1, 'Live', 0"
         " FROM (SELECT nextval('wrong') AS seq OFFSET 0) drawn,"
-        " LATERAL (SELECT drawn.seq, pg_advisory_xact_lock(7) OFFSET 0) locked",
+        " LATERAL (SELECT drawn.seq, pg_sleep(random() * 0.02) OFFSET 0) slept,"
+        " LATERAL (SELECT slept.seq, pg_advisory_xact_lock(7) OFFSET 0) locked",
         one.doc_no,
         one.slot,
     )
