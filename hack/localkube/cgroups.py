@@ -6,6 +6,7 @@ we did not start is in there. On cgroup v1 there is one hierarchy a controller,
 on v2 one in all, on hybrid machines both.
 """
 
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -77,8 +78,8 @@ def _groups(name: str) -> list[Path]:
     for mount in _mounted():
         root = mount / name
         if root.is_dir():
-            below = [path for path in root.rglob("*") if path.is_dir()]
-            found += [*sorted(below, key=lambda path: -len(path.parts)), root]
+            # os.walk passes over groups that end while we look; Path.rglob would raise.
+            found += [Path(group) for group, _, _ in os.walk(root, topdown=False)]
     return found
 
 
@@ -94,7 +95,7 @@ def members(name: str) -> list[Process]:
 
 def exists(name: str) -> bool:
     """Whether any hierarchy has the cgroup."""
-    return bool(_groups(name))
+    return any((mount / name).is_dir() for mount in _mounted())
 
 
 def destroy(name: str, timeout_s: float = 20.0) -> None:
