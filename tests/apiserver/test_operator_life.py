@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 
 import pytest
 from fakes.apiserver import Admin, StartOperator, new_namespace, until
 from fakes.objects import cluster, cluster_ref
 
 from chatbot_core import names
+from chatbot_core.runtime_config import RetrievalStatus, RuntimeStatus
 from chatbot_operator import status
-from chatbot_operator.kinds import RESOURCES
+from chatbot_operator.kinds import RESOURCES, Ref
 from localkube.testserver import LoopbackServer
 
 
@@ -99,3 +101,35 @@ async def test_two_objects_in_two_namespaces_do_not_meet(
         await until(only_data_is_left, "garbage collection", 60)
         assert running.writes() == []
         assert CHILDREN["StatefulSet"] <= (await children(admin, namespace))["StatefulSet"]
+
+
+async def test_a_ready_api_pod_is_asked_with_the_generated_token(
+    start_operator: StartOperator, admin: Admin, namespace: str
+) -> None:
+    async with start_operator(namespace) as running:
+        running.runtime.answer = RuntimeStatus(retrieval=RetrievalStatus(documents=1234))
+        await admin.create(cluster(namespace))
+        await running.quiet(1.0)
+        secret = await admin.get(Ref("Secret", namespace, "chat-internal"))
+        assert secret is not None
+        token = base64.b64decode(secret["data"][names.KEY_TOKEN]).decode()
+        assert len(token) == 48
+        pod = next(
+            item
+            for item in await admin.list("Pod", namespace)
+            if item["metadata"]["labels"].get(names.LABEL_COMPONENT) == "api"
+        )
+        assert running.runtime.asked == []
+        conditions = [{"type": "Ready", "status": "True"}]
+        status = {"podIP": "192.0.2.77", "podIPs": [{"ip": "192.0.2.77"}], "conditions": conditions}
+        ref = Ref("Pod", namespace, pod["metadata"]["name"])
+        await admin.patch(ref, {"status": status}, "status")
+
+        async def told() -> bool:
+            live = await admin.get(cluster_ref(namespace))
+            assert live is not None
+            documents: int = live["status"]["retrieval"]["documents"]
+            return documents == 1200
+
+        await until(told, "the status holds what the runtime counted", 20)
+        assert running.runtime.asked[0] == ("192.0.2.77", token, "")
