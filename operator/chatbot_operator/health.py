@@ -74,7 +74,8 @@ async def serve(
     await runner.setup()
     try:
         await web.TCPSite(runner, None, port).start()
-        yield int(runner.addresses[0][1])
+        # With port 0 each address family has a port of its own; name that of the shorter, IPv4.
+        yield int(min(runner.addresses, key=len)[1])
     finally:
         await runner.cleanup()
 
