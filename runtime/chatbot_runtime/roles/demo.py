@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import tempfile
 import time
@@ -23,6 +24,8 @@ from chatbot_runtime.demo.plan import Folders, Ports
 from chatbot_runtime.sockets import listen
 
 _STOP_S: Final = 10.0
+#: Leaves room for PostgreSQL's own name of a socket, `.s.PGSQL.5432.lock`.
+_SOCKETS_PATH_BYTES: Final = 85
 
 
 async def run(data: Path | None, port: int, model: Path | None, stopping: asyncio.Event) -> None:
@@ -109,12 +112,15 @@ def _folders(data: Path | None) -> Iterator[tuple[Folders, Path]]:
     """Yield the data folder and one for sockets, whose paths must be short (unix(7): 107 bytes)."""
     made: list[Path] = []
     try:
-        sockets = Path(tempfile.mkdtemp(prefix="chatbot-"))
-        made.append(sockets)
         if data is None:
             data = Path(tempfile.mkdtemp(prefix="chatbot-demo-"))
             made.append(data)
-        data.mkdir(parents=True, exist_ok=True)
+        sockets = data.resolve() / "sockets"
+        if len(os.fsencode(sockets)) > _SOCKETS_PATH_BYTES:
+            sockets = Path(tempfile.mkdtemp(prefix="chatbot-"))
+            made.append(sockets)
+        sockets.mkdir(parents=True, exist_ok=True)
+        sockets.chmod(0o700)
         yield Folders(data.resolve()), sockets
     finally:
         for folder in made:
