@@ -153,10 +153,9 @@ def arguments(argv: Sequence[str], environment: dict[str, str]) -> Process:
         "RUNTIME_IMAGE. Credentials come from the pod's service account or from KUBECONFIG.",
     )
     for flag, default, words in _FLAGS:
-        value = environment.get(flag.upper().replace("-", "_"), default)
-        parser.add_argument(
-            f"--{flag}", default=value, required=not value and not words, help=words
-        )
+        value = environment.get(flag.upper().replace("-", "_")) or default
+        kind = int if flag == "port" else str
+        parser.add_argument(f"--{flag}", default=value, type=kind, help=words)
     given = parser.parse_args(argv)
     settings = OperatorSettings(
         runtime_image=given.runtime_image,
@@ -167,7 +166,7 @@ def arguments(argv: Sequence[str], environment: dict[str, str]) -> Process:
         image_pull_policy=given.image_pull_policy,
     )
     namespaces = tuple(part.strip() for part in given.watch_namespaces.split(",") if part.strip())
-    return Process(settings, namespaces, int(given.port), given.log_level)
+    return Process(settings, namespaces, given.port, given.log_level)
 
 
 _FLAGS: Final = (
