@@ -352,3 +352,12 @@ def test_two_objects_in_two_namespaces_share_no_child() -> None:
     two = World(namespace="b").read_secrets().plan()
     assert {s.object["metadata"]["namespace"] for s in one.steps if isinstance(s, Apply)} == {"a"}
     assert {s.object["metadata"]["namespace"] for s in two.steps if isinstance(s, Apply)} == {"b"}
+
+
+def test_a_stranger_s_child_under_our_labels_is_not_pruned() -> None:
+    world = World().ready()
+    stranger = Child("Service", "docs-extra", "theirs", owner_uid="somebody")
+    world.children[stranger.key] = stranger
+    assert world.plan().steps == ()
+    world.change(*stranger.key, owner_uid=UID)
+    assert world.plan().steps == (Delete(9, "Service", "docs-extra", "theirs", "NotWanted"),)

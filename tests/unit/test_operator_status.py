@@ -204,6 +204,15 @@ def test_a_pass_of_a_former_combination_does_not_count() -> None:
     assert said(world)["SelfTestPassed"] == ("False", "WaitingForSelfTest")
 
 
+def test_the_latch_belongs_to_the_combination_that_passed() -> None:
+    world = World().ready()
+    passed = world.status
+    world.edited({"inference": {"model": "another:1b"}}).execute()
+    world.rolled_out().status = passed
+    answered(world, consecutive_failures=1, message="no token")
+    assert said(world)["SelfTestPassed"] == ("False", "WaitingForSelfTest")
+
+
 def test_without_a_self_test_ready_does_not_wait_for_one() -> None:
     world = World(spec={**MINIMAL, "selfTest": "Disabled"}).created().rolled_out()
     answered(world, wanted="")
