@@ -24,7 +24,8 @@ HASH_PREFIX: Final = "v1:"
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A field that a newer operator adds must not stop an older runtime; a new version may.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class S3Store(_Document):
