@@ -13,11 +13,13 @@ import time
 import uuid
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
 import pytest
+from fakes.planes import Plane, fake_plane, postgres_plane
 
 from chatbot_runtime.adapters.postgres.pool import Database
 from chatbot_runtime.adapters.postgres.schema import FirstGeneration, migrate
@@ -155,3 +157,15 @@ async def dsn(postgres: Server) -> AsyncIterator[str]:
     """The DSN of a migrated database, for processes of their own."""
     async with fresh_database(postgres, "migrated") as one:
         yield one
+
+
+@pytest.fixture(params=["fake", "postgres"])
+async def plane(
+    request: pytest.FixtureRequest,
+    pools: Callable[[str], AbstractAsyncContextManager[Database]],
+) -> AsyncIterator[Plane]:
+    if request.param == "fake":
+        yield fake_plane()
+        return
+    async with pools("migrated") as pool:
+        yield postgres_plane(pool)

@@ -3,132 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from fakes.data import (
-    FakeAccounts,
-    FakeDocuments,
-    FakeEventLog,
-    FakeJobs,
-    FakeMembers,
-    FakeSettings,
-    World,
-)
-from numpy.typing import NDArray
+from fakes.planes import Plane, chunks, new, published, texts, vectors
 
-from chatbot_core.errors import Invalid, NotFound, Unauthenticated, Unavailable
+from chatbot_core.errors import Invalid, NotFound, Unavailable
 from chatbot_core.runtime_config import RetrievalStatus
-from chatbot_core.slots import initial_owners, slot_of
-from chatbot_runtime import ports
-from chatbot_runtime.adapters.postgres.accounts import PostgresAccounts
-from chatbot_runtime.adapters.postgres.documents import PostgresDocuments
-from chatbot_runtime.adapters.postgres.events import PostgresEventLog
-from chatbot_runtime.adapters.postgres.jobs import PostgresJobs
-from chatbot_runtime.adapters.postgres.members import PostgresMembers
-from chatbot_runtime.adapters.postgres.pool import Database
-from chatbot_runtime.adapters.postgres.settings import PostgresSettings
+from chatbot_core.slots import initial_owners
 from chatbot_runtime.domain.digest import document_hash
 from chatbot_runtime.domain.model import (
     Chunk,
-    Document,
     DocumentState,
     Generation,
     Hit,
-    MemberRow,
-    NewDocument,
     Passage,
     SlotCounter,
     SlotMap,
     User,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Plane:
-    """All ports of one implementation over one world."""
-
-    documents: ports.Documents
-    log: ports.EventLog
-    jobs: ports.Jobs
-    accounts: ports.Accounts
-    members: ports.Members
-    settings: ports.Settings
-
-
-def fake_plane() -> Plane:
-    world = World()
-    return Plane(
-        FakeDocuments(world),
-        FakeEventLog(world),
-        FakeJobs(world),
-        FakeAccounts(),
-        FakeMembers(world.clock),
-        FakeSettings(),
-    )
-
-
-def postgres_plane(pool: Database) -> Plane:
-    return Plane(
-        PostgresDocuments(pool),
-        PostgresEventLog(pool),
-        PostgresJobs(pool),
-        PostgresAccounts(pool),
-        PostgresMembers(pool),
-        PostgresSettings(pool),
-    )
-
-
-@pytest.fixture(params=["fake", "postgres"])
-async def plane(
-    request: pytest.FixtureRequest,
-    pools: Callable[[str], AbstractAsyncContextManager[Database]],
-) -> AsyncIterator[Plane]:
-    if request.param == "fake":
-        yield fake_plane()
-        return
-    async with pools("migrated") as pool:
-        yield postgres_plane(pool)
-
-
-def new(name: str, workspace: str = "w") -> NewDocument:
-    return NewDocument(
-        doc_id=f"id-{workspace}-{name}",
-        workspace=workspace,
-        name=f"{name}.txt",
-        media_type="text/plain",
-        size_bytes=10,
-        sha256=name.encode().ljust(32, b"."),
-        store="main",
-        object_id=f"{workspace}/{name}",
-        slot=slot_of(f"id-{workspace}-{name}"),
-    )
-
-
-def chunks(count: int, first: int = 0) -> list[Chunk]:
-    return [Chunk(n, n * 10, n * 10 + 9, n + 1, f"text {n}") for n in range(first, first + count)]
-
-
-def vectors(count: int, seed: int = 0) -> NDArray[np.float16]:
-    rows = np.random.default_rng(seed).normal(size=(count, 384)).astype(np.float32)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows.astype(np.float16)
-
-
-async def published(plane: Plane, name: str, count: int = 3, workspace: str = "w") -> Document:
-    document, _ = await plane.documents.register(new(name, workspace))
-    await plane.log.write_chunks(1, document, chunks(count), vectors(count))
-    job = await plane.jobs.take(["ingest"], 60)
-    assert job is not None
-    assert await plane.log.publish(job, 1, document, count)
-    return document
-
-
-async def texts(plane: Plane, workspace: str, *hits: Hit) -> list[str]:
-    return [passage.text for passage in await plane.documents.passages(workspace, 1, hits)]
 
 
 async def test_the_same_bytes_in_a_workspace_are_the_same_document(plane: Plane) -> None:
@@ -388,71 +282,3 @@ async def test_a_failed_job_runs_again_or_never(plane: Plane) -> None:
 
 
 USER = User("u1", "ada", "w", admin=False, password_hash="hash")
-
-
-async def test_users_and_their_sessions(plane: Plane) -> None:
-    await plane.accounts.put_user(USER)
-    await plane.accounts.put_user(replace(USER, user_id="u2", username="Bob"))
-    await plane.accounts.put_user(replace(USER, user_id="u3", username="eve", workspace="v"))
-    with pytest.raises(Invalid, match="username"):
-        await plane.accounts.put_user(replace(USER, user_id="u4"))
-    assert await plane.accounts.user("ada") == USER
-    assert [user.username for user in await plane.accounts.users("w")] == ["Bob", "ada"]
-    now_s = 4_000_000_000.0
-    await plane.accounts.open_session(b"s", "u1", now_s + 10)
-    assert await plane.accounts.session_user(b"s", now_s) == USER
-    with pytest.raises(Unauthenticated):
-        await plane.accounts.session_user(b"s", now_s + 11)
-    await plane.accounts.close_session(b"s")
-    await plane.accounts.close_session(b"s")
-    with pytest.raises(Unauthenticated):
-        await plane.accounts.session_user(b"s", now_s)
-    with pytest.raises(NotFound):
-        await plane.accounts.user("nobody")
-    with pytest.raises(NotFound):
-        await plane.accounts.open_session(b"t", "nobody", now_s)
-
-
-async def test_the_first_admin_follows_its_secret(plane: Plane) -> None:
-    admin = replace(USER, admin=True)
-    await plane.accounts.ensure_admin(admin)
-    await plane.accounts.ensure_admin(replace(admin, user_id="u9", password_hash="new"))
-    assert await plane.accounts.user("ada") == replace(admin, password_hash="new")
-
-
-def member(role: str, name: str) -> MemberRow:
-    return MemberRow(
-        role=role,
-        name=name,
-        address="127.0.0.1:1",
-        started_s=1_700_000_000.5,
-        version="0.1.0",
-        config_hash="v1:00",
-        epoch=1,
-        ready=True,
-        reason="",
-        shard=3,
-        report={"rows": 5},
-    )
-
-
-async def test_members_are_those_that_were_heard_lately(plane: Plane) -> None:
-    for row in (member("shard", "b"), member("api", "z"), member("shard", "a")):
-        await plane.members.beat(row)
-    await plane.members.beat(replace(member("shard", "b"), ready=False, reason="loading"))
-    live = [replace(row, age_s=0.0) for row in await plane.members.live(60)]
-    assert live == [
-        member("api", "z"),
-        member("shard", "a"),
-        replace(member("shard", "b"), ready=False, reason="loading"),
-    ]
-    await plane.members.leave("api", "z")
-    assert [row.name for row in await plane.members.live(60)] == ["a", "b"]
-    assert await plane.members.live(0) == ()
-
-
-async def test_a_setting_is_read_as_it_was_written(plane: Plane) -> None:
-    assert await plane.settings.read("self_test") is None
-    await plane.settings.write("self_test", {"wanted": "a"})
-    await plane.settings.write("self_test", {"wanted": "b", "passed": True})
-    assert await plane.settings.read("self_test") == {"wanted": "b", "passed": True}

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from fakes.data import FakeDocuments, FakeEventLog, FakeJobs, FakeMembers, World
+from fakes.data import FakeDocuments, FakeEventLog, FakeJobs, World
+from fakes.people import FakeMembers
 from fakes.shards import FakeShards
 from numpy.typing import NDArray
 

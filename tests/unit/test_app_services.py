@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import httpx
 import pytest
 from fakes.application import ScriptedModel, WordEmbedder
-from fakes.data import FakeDocuments, FakeEventLog, FakeJobs, FakeMembers, FakeSettings, World
+from fakes.data import FakeDocuments, FakeEventLog, FakeJobs, World
+from fakes.people import FakeMembers, FakeSettings
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette

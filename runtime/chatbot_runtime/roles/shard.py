@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import Final
 
@@ -14,6 +13,7 @@ from chatbot_runtime.adapters.postgres.events import PostgresEventLog
 from chatbot_runtime.adapters.postgres.members import PostgresMembers
 from chatbot_runtime.adapters.postgres.pool import Database
 from chatbot_runtime.adapters.shard_server import serve_shard
+from chatbot_runtime.background import background
 from chatbot_runtime.domain.model import Generation
 from chatbot_runtime.internal_http import serve_internal
 from chatbot_runtime.services.members import Heartbeat
@@ -59,19 +59,8 @@ async def run(settings: RuntimeSettings, index: int) -> None:
             shard=index,
         )
         stack.push_async_callback(heartbeat.leave)
-        work = {
-            asyncio.create_task(shard.follow()),
-            asyncio.create_task(heartbeat.run()),
-            asyncio.create_task(settings.stopping.wait()),
-        }
-        try:
-            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in work:
-                task.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
+        async with background(shard.follow(), heartbeat.run()):
+            await settings.stopping.wait()
 
 
 def _make_index(generation: Generation) -> FaissIndex:
