@@ -165,12 +165,17 @@ class DocumentService:
         await self.documents.delete(workspace, doc_id)
 
     async def content(self, workspace: str, doc_id: str) -> tuple[Document, AsyncIterator[bytes]]:
-        """Return a document and its original bytes. Raises NotFound."""
+        """Return a document and its original bytes. Raises NotFound, Unavailable.
+
+        The first block is there when this returns: a store that is away fails the request, not
+        the body of an answer that has begun.
+        """
         document = await self.documents.get(workspace, doc_id)
         store = self.stores.get(document.store)
         if store is None:
             raise Unavailable(f"document store {document.store}", "it is not configured here")
-        return document, store.get(document.object_id)
+        blocks = store.get(document.object_id)
+        return document, _rejoined(await anext(blocks, b""), blocks)
 
     async def progress(
         self, workspace: str, doc_id: str, deadline: Deadline
@@ -202,3 +207,9 @@ class DocumentService:
 def _check_name(name: str) -> None:
     if not 1 <= len(name) <= NAME_MAX_CHARACTERS or not name.isprintable():
         raise Invalid("name", name, f"1 to {NAME_MAX_CHARACTERS} printable characters")
+
+
+async def _rejoined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for block in rest:
+        yield block
