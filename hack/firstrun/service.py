@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import time
@@ -60,7 +61,7 @@ class Service:
 
     def send(self, method: str, path: str, data: bytes | None, headers: Mapping[str, str]) -> bytes:
         """Send bytes, return bytes. Raises ServiceError."""
-        with self._open(method, path, data, headers, REQUEST_TIMEOUT_S) as reply:
+        with self._open(method, path, data, headers, REQUEST_TIMEOUT_S) as reply, whole(path):
             return bytes(reply.read())
 
     def upload(self, name: str, content: bytes) -> str:
@@ -95,7 +96,8 @@ class Service:
         meta: Mapping[str, Any] = {}
         citations: list[Mapping[str, Any]] = []
         pieces: list[str] = []
-        with self._open("POST", "/api/chat", body, headers, ANSWER_TIMEOUT_S) as reply:
+        path = "/api/chat"
+        with self._open("POST", path, body, headers, ANSWER_TIMEOUT_S) as reply, whole(path):
             for name, event in events(line.decode() for line in reply):
                 match name:
                     case "meta":
@@ -136,6 +138,15 @@ class Service:
         except (OSError, http.client.HTTPException) as error:
             raise ServiceError(f"{method} {path}: {error}") from error
         return reply
+
+
+@contextlib.contextmanager
+def whole(path: str) -> Iterator[None]:
+    """Turn a reply that breaks off into ServiceError."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        raise ServiceError(f"{path}: the reply broke off: {error}") from error
 
 
 def events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:

@@ -57,7 +57,9 @@ def test_the_effect_of_a_lost_pod_is_seen_and_ends(
         chatbot.kill(lost)
         until(loss, lambda: bool(statuses) or None, GAP_TIMEOUT_S)
         chatbot.wait_replaced(lost, component)
-    assert set(statuses) <= {503}, statuses
+    # 0: a reply that had begun broke off with the pod that was sending it.
+    assert 503 in statuses
+    assert set(statuses) <= {0, 503}
     works_again(chatbot, service)
 
 
