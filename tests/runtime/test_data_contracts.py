@@ -21,7 +21,6 @@ from chatbot_runtime.domain.model import (
     Passage,
     SlotCounter,
     SlotMap,
-    User,
 )
 
 
@@ -279,6 +278,3 @@ async def test_a_failed_job_runs_again_or_never(plane: Plane) -> None:
     assert await plane.jobs.fail(second, "for good", None)
     assert await plane.jobs.take(["sweep"], 60) is None
     assert await plane.jobs.enqueue("sweep", "main", "w", {}, 0)
-
-
-USER = User("u1", "ada", "w", admin=False, password_hash="hash")

@@ -10,7 +10,10 @@ from fakes.planes import Plane
 from chatbot_core.errors import Invalid, NotFound, Unauthenticated
 from chatbot_runtime.domain.model import (
     MemberRow,
+    User,
 )
+
+USER = User("u1", "ada", "w", admin=False, password_hash="hash")
 
 
 async def test_users_and_their_sessions(plane: Plane) -> None:

@@ -1,4 +1,4 @@
-"""Documents, errors and the OpenAI API over the real services; only the outside worlds are in memory."""
+"""Documents, mistakes and the OpenAI API, over the real services."""
 
 from __future__ import annotations
 
