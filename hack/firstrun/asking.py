@@ -52,6 +52,11 @@ def upload_examples(service: Service, report: Report) -> None:
 
 def show_answer(service: Service, question: Question, label: str, report: Report) -> None:
     """Ask and print the answer as it comes. Raises StageFailedError without the right citation."""
+    with report.undisturbed():
+        _show_answer(service, question, label, report)
+
+
+def _show_answer(service: Service, question: Question, label: str, report: Report) -> None:
     report.plain(f"\n  question  ({label})\n    {question.text}\n  answer")
     report.words("    ")
     began_s = time.monotonic()

@@ -28,6 +28,6 @@ ask       PASSWORD=$({read_password})
           TOKEN=$(curl -s {access.url}/api/auth/login -H 'Content-Type: application/json' \\
             -d "{credentials}" \\
             | {read_token})
-          curl -N {access.url}/api/chat -H "Authorization: Bearer $TOKEN" \\
+          curl -sN {access.url}/api/chat -H "Authorization: Bearer $TOKEN" \\
             -H 'Content-Type: application/json' -d {body}
 stop      hack/quickstart --down"""

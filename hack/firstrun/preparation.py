@@ -83,7 +83,7 @@ class Preparation:
         with self._lock:
             if self._ended:
                 raise StageFailedError("interrupted")
-            child = Child(command, lambda line: self._report.line(f"{stage}: {_bare(line)}"))
+            child = Child(command, lambda line: self._report.line(_bare(stage, line)))
             self._children.add(child)
         try:
             return child.wait()
@@ -92,6 +92,7 @@ class Preparation:
                 self._children.discard(child)
 
 
-def _bare(line: str) -> str:
-    """Return a child's progress line without its own clock."""
-    return line.split("] ", 1)[-1] if line.startswith("[") else line
+def _bare(stage: str, line: str) -> str:
+    """Return a child's progress line behind its stage's name, without its own clock."""
+    words = line.split("] ", 1)[-1] if line.startswith("[") else line
+    return f"{stage}: {words.removeprefix(f'{stage}: ')}"

@@ -19,6 +19,7 @@ class Report:
         self._said_s = self.began_s
         self._lock = threading.Lock()
         self._stages: dict[str, tuple[float, float]] = {}
+        self._held: list[str] | None = None
 
     @property
     def elapsed_s(self) -> float:
@@ -28,7 +29,11 @@ class Report:
     def line(self, text: str) -> None:
         """Print one line with the time before it."""
         with self._lock:
-            self._print(f"[{self.elapsed_s:4.0f} s] {text}")
+            words = f"[{self.elapsed_s:4.0f} s] {text}"
+            if self._held is None:
+                self._print(words)
+            else:
+                self._held.append(words)
 
     def plain(self, text: str) -> None:
         """Print text as it is: plans, answers, closing words."""
@@ -41,6 +46,19 @@ class Report:
             self._said_s = time.monotonic()
             sys.stdout.write(text)
             sys.stdout.flush()
+
+    @contextlib.contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Keep the lines of others back while an answer is streamed."""
+        with self._lock:
+            self._held = []
+        try:
+            yield
+        finally:
+            with self._lock:
+                held, self._held = self._held, None
+                for words in held:
+                    self._print(words)
 
     @contextlib.contextmanager
     def stage(self, name: str, expected_s: float) -> Iterator[None]:
