@@ -77,7 +77,7 @@ class Report:
         def beat() -> None:
             while not done.wait(1.0):
                 if time.monotonic() - self._said_s >= HEARTBEAT_S:
-                    self.line(self._running())
+                    self.plain(f"[{self.elapsed_s:4.0f} s] {self._running()}")
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
