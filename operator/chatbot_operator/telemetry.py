@@ -18,15 +18,14 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._count()
+        self._measure()
+
+    def _count(self) -> None:
         self.passes = Counter(
             "chatbot_operator_passes",
             "Passes over an object, by outcome: changed, quiet, gone, failed.",
             ["outcome"],
-            registry=self.registry,
-        )
-        self.pass_seconds = Histogram(
-            "chatbot_operator_pass_seconds",
-            "Duration of a pass, writes included.",
             registry=self.registry,
         )
         self.kube_calls = Counter(
@@ -39,6 +38,13 @@ class Telemetry:
             "chatbot_operator_refusals",
             "Steps that were held back, by the predicate's name.",
             ["name"],
+            registry=self.registry,
+        )
+
+    def _measure(self) -> None:
+        self.pass_seconds = Histogram(
+            "chatbot_operator_pass_seconds",
+            "Duration of a pass, writes included.",
             registry=self.registry,
         )
         self.objects = Gauge(
