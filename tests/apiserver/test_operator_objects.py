@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fakes.apiserver import until
+from fakes.apiserver import Admin, until
 from fakes.operator_world import World, golden_spec, managed_fields
 
 from chatbot_core import names
@@ -23,8 +23,12 @@ def _restricted(server: LoopbackServer, name: str) -> str:
     return name
 
 
-def _world(case: str, namespace: str) -> World:
-    world = World(spec=golden_spec(case), namespace=namespace)
+async def _world(case: str, namespace: str, admin: Admin) -> World:
+    """Return a world whose owner exists: the garbage collector removes what an absent one owns."""
+    spec = golden_spec(case)
+    owner = {"apiVersion": names.API_VERSION, "kind": names.KIND, "spec": spec}
+    created = await admin.create(owner | {"metadata": {"name": "docs", "namespace": namespace}})
+    world = World(spec=spec, namespace=namespace, uid=created["metadata"]["uid"])
     for wanted in world.plan().wanted_secrets:
         if wanted.name.startswith("our-"):
             world.given_secret(wanted.name, *wanted.keys)
@@ -43,10 +47,10 @@ def _written(step: Step, namespace: str) -> tuple[Json, str]:
 
 @pytest.mark.parametrize("case", ["minimal", "everything-set", "s3-documents", "external-database"])
 async def test_what_a_plan_applies_is_accepted_owned_and_admitted(
-    case: str, server: LoopbackServer, kube: KubeClient, namespace: str
+    case: str, server: LoopbackServer, kube: KubeClient, admin: Admin, namespace: str
 ) -> None:
     namespace = _restricted(server, f"{namespace}-restricted")
-    world = _world(case, namespace)
+    world = await _world(case, namespace, admin)
     for step in world.plan().steps:
         if isinstance(step, CreateSecret):
             assert isinstance(await kube.create(step.object), dict), step.name
