@@ -80,7 +80,7 @@ class Plan:
             return "none (--embedded)"
         if self.obstacle:
             return f"none: {self.obstacle}"
-        return f"{self.provider}, {'built before' if self.built else 'to be built, in parallel'}"
+        return f"{self.provider}, {'started' if self.built else 'built while stage 1 is shown'}"
 
     def _embedded_s(self) -> float:
         return self.expected_s("packages") + self.expected_s("embedded")
@@ -113,7 +113,7 @@ def make(
         except CannotRunHereError as error:
             obstacle = str(error)
             next_step = _next_step()
-    built = provider != "node" or bool(build.built(BINARIES))
+    built = bool(build.built(BINARIES))
     return Plan(machine(os.environ), provider, obstacle, next_step, built, seconds, embedded_only)
 
 
