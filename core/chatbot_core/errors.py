@@ -7,6 +7,7 @@
     │   └── Unauthenticated  caller not known                              401, exit 3
     ├── NotFound         the thing does not exist for this caller          404, exit 4
     ├── Busy             a bounded queue is full; try again later          503, exit 5
+    │   └── Limited          ... because this caller asks too often            429, exit 5
     ├── Unavailable      an outside world did not answer; retried          503, exit 6
     └── Bug              a promise of our own code is broken               500, exit 70
 
@@ -59,6 +60,10 @@ class Busy(ChatbotError):
         self.retry_after_s = retry_after_s
 
 
+class Limited(Busy):
+    """This caller alone asks too often; others are served."""
+
+
 class Unavailable(ChatbotError):
     """An outside world (database, shard, Ollama, S3, Kubernetes) gave no usable answer."""
 
@@ -78,6 +83,7 @@ HTTP_STATUS: Final[dict[type[ChatbotError], int]] = {
     Unauthenticated: 401,
     Denied: 403,
     NotFound: 404,
+    Limited: 429,
     Busy: 503,
     Unavailable: 503,
     Bug: 500,
@@ -89,6 +95,7 @@ EXIT_CODE: Final[dict[type[ChatbotError], int]] = {
     Unauthenticated: 3,
     Denied: 3,
     NotFound: 4,
+    Limited: 5,
     Busy: 5,
     Unavailable: 6,
     Bug: 70,

@@ -21,7 +21,6 @@ from chatbot_core.errors import (
     Unavailable,
     http_status,
 )
-from chatbot_runtime.services.accounts import LoginLimited
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ _TITLES: Final = {
 
 def problem(error: ChatbotError) -> dict[str, Any]:
     """Return an error as the members of a problem document; a bug's message stays inside."""
-    status = 429 if isinstance(error, LoginLimited) else http_status(error)
+    status = http_status(error)
     hidden = isinstance(error, Bug)
     body = _body(status, "the service has a defect; its log has the details" if hidden else error)
     if isinstance(error, Invalid):

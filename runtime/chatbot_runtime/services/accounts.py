@@ -14,7 +14,14 @@ from typing import Final
 import argon2
 
 from chatbot_core import names
-from chatbot_core.errors import Busy, ChatbotError, Denied, Invalid, NotFound, Unauthenticated
+from chatbot_core.errors import (
+    ChatbotError,
+    Denied,
+    Invalid,
+    Limited,
+    NotFound,
+    Unauthenticated,
+)
 from chatbot_runtime.domain.admission import BoundedQueue
 from chatbot_runtime.domain.model import Caller, User
 from chatbot_runtime.ports import Accounts, Clock, ReadSecret
@@ -41,10 +48,6 @@ _HASHING_SLOTS: Final = 2
 _HASHING_WAITING: Final = 64
 
 
-class LoginLimited(Busy):
-    """Too many tries for one username; told apart from an overloaded service."""
-
-
 @dataclass(slots=True)
 class _Bucket:
     tokens: float
@@ -59,7 +62,7 @@ class LoginLimit:
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def take(self, username: str) -> None:
-        """Count one try. Raises LoginLimited with the seconds until the next is granted."""
+        """Count one try. Raises Limited with the seconds until the next is granted."""
         now_s = self._clock.monotonic_s()
         bucket = self._buckets.setdefault(username, _Bucket(LOGIN_BURST, now_s))
         self._buckets.move_to_end(username)
@@ -68,7 +71,7 @@ class LoginLimit:
         bucket.tokens = min(LOGIN_BURST, bucket.tokens + (now_s - bucket.at_s) / LOGIN_REFILL_S)
         bucket.at_s = now_s
         if bucket.tokens < 1:
-            raise LoginLimited("the login", (1 - bucket.tokens) * LOGIN_REFILL_S)
+            raise Limited("the login", (1 - bucket.tokens) * LOGIN_REFILL_S)
         bucket.tokens -= 1
 
     def forget(self, username: str) -> None:
@@ -91,7 +94,7 @@ class AccountService:
         """Return a bearer token and when it ends (Unix seconds).
 
         Raises Unauthenticated in the same time whether the user or the password is wrong,
-        LoginLimited after too many tries, Busy when too many log in.
+        Limited after too many tries, Busy when too many log in.
         """
         self._limit.take(username)
         user = await self._find(username)
