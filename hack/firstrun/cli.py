@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from firstrun.errors import StageFailedError
 from firstrun.kube import CLUSTER
 from firstrun.preparation import Preparation
 from firstrun.report import Report
-from firstrun.state import NAME, Book
+from firstrun.state import DEFAULT_NAME, Book
 from localkube.cli import PROVIDERS
 from localkube.errors import ClusterError
 
@@ -43,6 +42,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--registry", default="", metavar="R", help="where provider 'current' gets images from"
     )
+    top.add_argument(
+        "--name", default=DEFAULT_NAME, help="the local cluster's name (default: %(default)s)"
+    )
     top.add_argument("--yes", action="store_true", help="do not ask (provider 'current')")
     top.add_argument("--down", action="store_true", help="end the cluster, leave nothing behind")
     return top
@@ -55,10 +57,10 @@ def main(arguments: Sequence[str]) -> int:
     if options.provider == "current" and not (options.registry or options.down):
         top.error("--provider current needs --registry: where your cluster can pull images from")
     signal.signal(signal.SIGTERM, _interrupt)
-    report, book = Report(), Book(state.folder(os.environ))
+    report, book = Report(), Book(state.folder(options.name))
     try:
         with report.heartbeat():
-            return _down(book) if options.down else _up(options, book, report)
+            return _down(options.name, book) if options.down else _up(options, book, report)
     except (StageFailedError, ClusterError) as error:
         report.plain(f"\nfailed: {error}\n\nstart again and it continues: hack/quickstart")
         return FAILED
@@ -72,7 +74,9 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _up(options: argparse.Namespace, book: Book, report: Report) -> int:
-    the_plan = plan.make(NAME, options.provider, book.state.seconds, embedded_only=options.embedded)
+    the_plan = plan.make(
+        options.name, options.provider, book.state.seconds, embedded_only=options.embedded
+    )
     report.plain(the_plan.text() + "\n")
     embedded.end_leftover(book)
     if the_plan.provider == "current" and not options.yes:
@@ -96,7 +100,7 @@ def _both_stages(the_plan: plan.Plan, book: Book, report: Report, preparation: P
     question = questions.chosen()
     access = kubernetes.show(report, book, the_plan, preparation, question)
     book.note(finished=True, provider=the_plan.provider)
-    report.plain(closing.text(access, question))
+    report.plain(closing.text(access, question, the_plan.name))
     return 0
 
 
@@ -120,12 +124,12 @@ def _confirm(report: Report) -> None:
         raise StageFailedError("nothing was changed")
 
 
-def _down(book: Book) -> int:
+def _down(name: str, book: Book) -> int:
     embedded.end_leftover(book)
     provider = ("--provider", book.state.provider) if book.state.provider else ()
     if book.state.provider == "current":
-        kubernetes.remove_from_current()
-    done = subprocess.run([*CLUSTER, *provider, "--name", NAME, "down"], cwd=ROOT, check=False)
+        kubernetes.remove_from_current(name)
+    done = subprocess.run([*CLUSTER, *provider, "--name", name, "down"], cwd=ROOT, check=False)
     if done.returncode == 0:
         shutil.rmtree(book.path, ignore_errors=True)
     return done.returncode

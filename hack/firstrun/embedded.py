@@ -22,6 +22,7 @@ from localkube import publish
 from localkube.progress import Progress
 
 START_TIMEOUT_S = 90.0
+LINE_CHARACTERS = 1500
 #: What the role prints once a question can be asked.
 READY = "ready after"
 SECRET_KEYS = ("username", "password")
@@ -87,10 +88,22 @@ def _service(report: Report, book: Book) -> Iterator[Access]:
         secret = data / "secrets" / "admin"
         username, password = ((secret / key).read_text().strip() for key in SECRET_KEYS)
         yield Access(f"http://127.0.0.1:{port}", username, password)
+    except StageFailedError as error:
+        raise StageFailedError(f"{error}\n{_last_words(data / 'logs')}", error.code) from error
     finally:
         child.end()
         book.note(demo_pid=0)
         shutil.rmtree(data, ignore_errors=True)
+
+
+def _last_words(logs: Path) -> str:
+    """Return what the processes said last about errors, or else said last."""
+    lines = []
+    for path in sorted(logs.glob("*")):
+        said = path.read_text(errors="replace").splitlines()
+        errors = [line for line in said if '"error"' in line]
+        lines += [f"{path.name}: {line[-LINE_CHARACTERS:]}" for line in (errors or said)[-2:]]
+    return "\n".join(lines)
 
 
 def _wait_until_ready(child: Child) -> None:

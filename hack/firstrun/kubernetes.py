@@ -16,7 +16,7 @@ from firstrun.plan import Plan
 from firstrun.preparation import Preparation
 from firstrun.questions import Question
 from firstrun.report import Report
-from firstrun.state import NAME, Book
+from firstrun.state import Book
 
 READY_TIMEOUT_S = 420.0
 STALLED_PATIENCE_S = 90.0
@@ -36,14 +36,14 @@ def show(
     """Answer the question through the cluster. Raises StageFailedError, with failing pods."""
     images = preparation.wait()
     began_s = time.monotonic()
-    kubectl = kube.connect(NAME, plan.provider)
+    kubectl = kube.connect(plan.name, plan.provider)
     operator = manifests.operator(questions.yaml_documents(OPERATOR), images)
     watched = (*manifests.namespaces(operator), NAMESPACE)
     with report.stage("stage 2, service", plan.expected_s("service")):
         try:
             _deploy(kubectl, operator, images, report)
             _wait_ready(kubectl, report)
-            access = _access(kubectl, plan.provider)
+            access = _access(kubectl, plan)
             service = access.login()
             upload_examples(service, report)
             show_answer(service, question, LABEL, report)
@@ -99,10 +99,10 @@ def current_conditions(found: Any) -> dict[str, Any]:
     return {one["type"]: one for one in status.get("conditions", [])}
 
 
-def _access(kubectl: Kubectl, provider: str) -> Access:
+def _access(kubectl: Kubectl, plan: Plan) -> Access:
     secret = kubectl.get("secret", f"{OBJECT}-admin", "--namespace", NAMESPACE)
     data = {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
-    line = [*CLUSTER, "--provider", provider, "--name", NAME, "publish"]
+    line = [*CLUSTER, "--provider", plan.provider, "--name", plan.name, "publish"]
     target = f"{NAMESPACE}/{OBJECT}-api:80"
     done = subprocess.run([*line, target], capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -116,9 +116,9 @@ def _model(kubectl: Kubectl) -> str:
     return str(name or found["spec"]["inference"]["model"])
 
 
-def remove_from_current() -> None:
+def remove_from_current(name: str) -> None:
     """Take the quick start's objects out of a cluster that is not ours to end."""
-    kubectl = kube.connect(NAME, "current")
+    kubectl = kube.connect(name, "current")
     kubectl.run("delete", "cbc", OBJECT, "--namespace", NAMESPACE, "--ignore-not-found")
     for path in (OPERATOR, *sorted(CRDS.glob("*.yaml"))):
         kubectl.run("delete", "-f", str(path), "--ignore-not-found", timeout_s=180.0)

@@ -38,6 +38,7 @@ class Machine:
 class Plan:
     """What will be done here. `obstacle` says why no cluster is possible, '' where one is."""
 
+    name: str
     machine: Machine
     provider: str
     obstacle: str
@@ -114,7 +115,9 @@ def make(
             obstacle = str(error)
             next_step = _next_step()
     built = bool(build.built(BINARIES))
-    return Plan(machine(os.environ), provider, obstacle, next_step, built, seconds, embedded_only)
+    return Plan(
+        name, machine(os.environ), provider, obstacle, next_step, built, seconds, embedded_only
+    )
 
 
 def _next_step() -> str:

@@ -14,7 +14,7 @@ from firstrun.errors import StageFailedError
 from firstrun.kube import CLUSTER
 from firstrun.plan import Plan
 from firstrun.report import Report
-from firstrun.state import NAME, Book
+from firstrun.state import Book
 from images import application
 from localkube.servers import BINARIES
 
@@ -77,7 +77,7 @@ class Preparation:
         return {name: str(one["image"]) for name, one in built.items()}
 
     def _on_cluster(self, *words: str) -> tuple[str, ...]:
-        return (*CLUSTER, "--provider", self._plan.provider, "--name", NAME, *words)
+        return (*CLUSTER, "--provider", self._plan.provider, "--name", self._plan.name, *words)
 
     def _run(self, stage: str, *command: str) -> str:
         with self._lock:

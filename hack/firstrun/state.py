@@ -10,7 +10,8 @@ from pathlib import Path
 
 from localkube.layout import instance
 
-NAME = "chatbot"
+#: The instance that `hack/cluster` means where nothing is said.
+DEFAULT_NAME = "chatbot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,12 @@ class State:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return where the state and the embedded service's data are kept."""
-    return instance(NAME, environment).state.parent / "quickstart"
+def folder(name: str, environment: Mapping[str, str] = os.environ) -> Path:
+    """Return where the state and the embedded service's data are kept.
+
+    The dot keeps it apart from the folders of clusters: no instance has one in its name.
+    """
+    return instance(name, environment).state.parent / "quickstart.state" / name
 
 
 def load(path: Path) -> State:

@@ -4,7 +4,9 @@ The cluster is taken down at the end; set CHATBOT_E2E_KEEP=1 to look at it after
 """
 
 import os
+import time
 from collections.abc import Generator, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -27,6 +29,8 @@ SMALL: dict[str, Any] = {
     "documents": {"stores": [{"name": "main", "pvc": {"size": "1Gi"}}]},
     "database": {"managed": {"size": "1Gi"}},
 }
+#: The operator looks after at most a minute where questions are asked.
+SETTLE_S = 10.0
 ONE_API_REPLICA = {"api": {"scaling": {"minReplicas": 1}}}
 
 
@@ -73,6 +77,14 @@ def service(chatbot: Chatbot) -> Service:
     for document in ids:
         admin.wait_searchable(document, 120)
     return admin
+
+
+@pytest.fixture(scope="session")
+def quiet_since(service: Service) -> datetime:
+    """The moment from which nobody touches the two chatbots until their idleness is judged."""
+    # What was asked before is counted in the status within the next look of the operator.
+    time.sleep(SETTLE_S)
+    return datetime.now(UTC)
 
 
 @pytest.hookimpl(wrapper=True)

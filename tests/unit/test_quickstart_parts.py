@@ -20,6 +20,7 @@ QUESTION = Question("How long is the warranty?", ("five years",), "shipping.txt"
 
 def plan(**changes: Any) -> Plan:
     given: dict[str, Any] = {
+        "name": "chatbot",
         "machine": HERE,
         "provider": "node",
         "obstacle": "",
@@ -154,6 +155,6 @@ def test_server_sent_events_are_told_apart() -> None:
 
 def test_the_closing_words_hold_a_curl_that_a_shell_takes() -> None:
     quoted = Question("What's that?", (), "")
-    words = text(Access("http://127.0.0.1:9", "admin", ""), quoted)
-    assert "hack/quickstart --down" in words
+    words = text(Access("http://127.0.0.1:9", "admin", ""), quoted, "second")
+    assert "hack/quickstart --name second --down" in words
     assert """-d '{"question": "What'"'"'s that?", "stream": true}'""" in words

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Write:
     user: str
     verb: str
     resource: str
+    namespace: str
     name: str
     subresource: str
 
@@ -160,10 +161,7 @@ def _write(line: dict[str, Any]) -> Write | None:
         line["user"]["username"],
         line["verb"],
         target.get("resource", ""),
+        target.get("namespace", ""),
         target.get("name", ""),
         target.get("subresource", ""),
     )
-
-
-def per_minute(writes: list[Write], window: timedelta) -> float:
-    return len(writes) / (window.total_seconds() / 60)

@@ -60,17 +60,22 @@ def test_an_edit_by_hand_is_taken_back(chatbot: Chatbot, what: str) -> None:
     heals(chatbot, what)
 
 
-def test_an_edit_inside_a_watch_gap_is_taken_back(cluster: Cluster, chatbot: Chatbot) -> None:
+def test_an_edit_and_a_deletion_inside_a_watch_gap_are_taken_back(
+    cluster: Cluster, chatbot: Chatbot
+) -> None:
     kind, name, patch = edit_of(chatbot, "the selector of a Service")
     before = essence(chatbot, kind, name)
+    deleted = chatbot.children("configmap")[0]
     with cluster.operator_in_a_watch_gap():
         chatbot.edit(kind, name, patch)
         assert essence(chatbot, kind, name) != before
+        chatbot.delete_child(deleted)
     until(
         "the edit made in the gap is gone",
         lambda: essence(chatbot, kind, name) == before or None,
         HEAL_TIMEOUT_S,
     )
+    chatbot.wait_recreated(deleted)
     chatbot.wait_ready()
 
 
