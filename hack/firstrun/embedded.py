@@ -97,13 +97,13 @@ def _service(report: Report, book: Book) -> Iterator[Access]:
 
 
 def _last_words(logs: Path) -> str:
-    """Return what the processes said last about errors, or else said last."""
-    lines = []
-    for path in sorted(logs.glob("*")):
-        said = path.read_text(errors="replace").splitlines()
-        errors = [line for line in said if '"error"' in line]
-        lines += [f"{path.name}: {line[-LINE_CHARACTERS:]}" for line in (errors or said)[-2:]]
-    return "\n".join(lines)
+    """Return the last errors of the processes, or else the last line of each."""
+    said = {path.name: path.read_text(errors="replace").splitlines() for path in logs.glob("*")}
+    errors = {name: [one for one in lines if '"error"' in one] for name, lines in said.items()}
+    shown = errors if any(errors.values()) else said
+    return "\n".join(
+        f"{name}: {lines[-1][-LINE_CHARACTERS:]}" for name, lines in sorted(shown.items()) if lines
+    )
 
 
 def _wait_until_ready(child: Child) -> None:
