@@ -60,7 +60,10 @@ class Documents(Protocol):
     async def register(self, new: NewDocument) -> tuple[Document, bool]:
         """Insert row and ingest job in one transaction.
 
-        The same bytes in the workspace are the same document: then the existing row and False.
+        The same bytes in the workspace are the same document: then the existing row and False;
+        one that has failed is queued again. The same `upload_key` in the workspace is the same
+        upload, for a day. Raises Invalid where it came with other bytes, NotFound where its
+        document is deleted.
         """
         ...
 
@@ -195,6 +198,10 @@ class Jobs(Protocol):
         """Record a failure and run again later, or never where `retry_after_s` is None."""
         ...
 
+    async def give_back(self, job: Job, why: str, wait_s: float) -> bool:
+        """Let the job run again in `wait_s` seconds; this try does not count as an attempt."""
+        ...
+
 
 class Accounts(Protocol):
     """Users and sessions; a session is stored as the SHA-256 of its token."""
@@ -208,7 +215,10 @@ class Accounts(Protocol):
         ...
 
     async def ensure_admin(self, user: User) -> None:
-        """Insert or update the first admin, so that an edit of its Secret rotates the password."""
+        """Insert, rename or update the first admin, and end its sessions.
+
+        An edit of its Secret rotates name and password.
+        """
         ...
 
     async def users(self, workspace: str) -> tuple[User, ...]:

@@ -85,10 +85,36 @@ def queued() -> World:
 
 
 async def test_what_is_away_is_tried_again_until_it_is_back() -> None:
-    world, handler = queued(), Scripted([Unavailable("database")] * 3 + [None])
+    tries = 3 * MAX_ATTEMPTS
+    world, handler = queued(), Scripted([Unavailable("database")] * tries + [None])
 
-    assert await worked(world, handler) == []
+    assert await worked(world, handler, tries + 1) == []
     assert (handler.outcomes, world.jobs) == ([], {})
+
+
+async def test_a_stopped_worker_gives_its_job_to_the_next_at_once() -> None:
+    world, working = queued(), asyncio.Event()
+
+    class Endless:
+        async def run(self, job: Job, progress: Callable[[str], None]) -> None:
+            working.set()
+            await asyncio.sleep(60)
+
+        async def failed(self, job: Job, reason: str) -> None:
+            raise AssertionError(reason)
+
+    jobs = FakeJobs(world)
+    for _ in range(2 * MAX_ATTEMPTS):
+        working.clear()
+        turn = asyncio.create_task(Worker(jobs, {JobKind.INGEST: Endless()}, lambda: 0.5).step())
+        await asyncio.wait_for(working.wait(), 5)
+        turn.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await turn
+
+    taken = await jobs.take([JobKind.INGEST], 30)
+    assert taken is not None
+    assert taken.attempts == 1
 
 
 async def test_a_bad_document_fails_at_once_with_its_reason() -> None:

@@ -20,13 +20,20 @@ LEASE_S: Final = 30.0
 MAX_ATTEMPTS: Final = 5
 _IDLE_S: Final = 0.25
 _BACKOFF: Final = Backoff(base_s=1.0, max_s=60.0)
+#: Between tries while an outside world is away: as long as it takes, and soon after it is back.
+_AWAY: Final = Backoff(base_s=4.0)
+_GIVE_BACK_S: Final = 2.0
 
 
 class Handler(Protocol):
     """Does one kind of job. `run` may be repeated from the start at any time."""
 
     async def run(self, job: Job, progress: Callable[[str], None]) -> None:
-        """Do the job. Unavailable and Busy repeat it, Invalid and NotFound end it for good."""
+        """Do the job.
+
+        Unavailable and Busy repeat it for as long as it takes, Invalid and NotFound end it for
+        good, anything else counts as a broken attempt.
+        """
         ...
 
     async def failed(self, job: Job, reason: str) -> None:
@@ -50,7 +57,7 @@ class Worker:
         self._lease_s = lease_s
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until `stopping`; the job in hand is given back by its lease's end."""
+        """Work until `stopping`; cancelled, the job in hand is given back to another worker."""
         away = 0
         while not stopping.is_set():
             try:
@@ -82,13 +89,22 @@ class Worker:
         except (Invalid, NotFound) as error:
             await self._give_up(handler, job, reason_of(error))
         except (Busy, Unavailable) as error:
-            wait_s = max(error.retry_after_s, _BACKOFF.wait_s(job.attempts, self._random()))
+            wait_s = max(error.retry_after_s, _AWAY.wait_s(0, self._random()))
             log.warning("job will be repeated", extra={**_about(job), "why": str(error)})
-            await self._jobs.fail(job, str(error), wait_s)
+            await self._jobs.give_back(job, str(error), wait_s)
+        except asyncio.CancelledError:
+            await self._handed_on(job)
+            raise
         except Exception as error:
             log.exception("job broke", extra=_about(job))
             await self._broken(handler, job, error)
         return True
+
+    async def _handed_on(self, job: Job) -> None:
+        """Give the job back at once; where that fails its lease's end does it."""
+        with contextlib.suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(_GIVE_BACK_S):
+                await self._jobs.give_back(job, "its worker was stopped", 0)
 
     async def _broken(self, handler: Handler, job: Job, error: Exception) -> None:
         if job.attempts >= MAX_ATTEMPTS:

@@ -79,6 +79,16 @@ class PostgresJobs:
             retry_after_s,
         )
 
+    async def give_back(self, job: Job, why: str, wait_s: float) -> bool:
+        """Let the job run again in `wait_s` seconds; this try does not count as an attempt."""
+        return await self._held(
+            "UPDATE job SET run_after = now() + $4 * interval '1 second', token = NULL,"
+            " lease_until = NULL, error = $3, attempts = attempts - 1",
+            job,
+            storable(why),
+            wait_s,
+        )
+
     async def _held(self, statement: str, job: Job, *values: object) -> bool:
         where = " WHERE id = $1 AND token = $2 AND failed_at IS NULL"
         return await self._database.execute(statement + where, job.id, job.token, *values) == 1
