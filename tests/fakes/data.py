@@ -78,6 +78,7 @@ class World:
     counters: dict[int, SlotCounter] = field(
         default_factory=lambda: {slot: SlotCounter(slot, 0, 0) for slot in range(SLOT_COUNT)}
     )
+    upload_keys: dict[tuple[str, str], tuple[bytes, int]] = field(default_factory=dict)
     ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def event(self, document: Document, chunks: int | None) -> None:
@@ -115,9 +116,35 @@ class FakeDocuments:
     async def register(self, new: NewDocument) -> tuple[Document, bool]:
         if "\0" in new.name:
             raise Invalid("name", new.name, "text without NUL or broken characters")
+        known_key = self._world.upload_keys.get((new.workspace, new.upload_key))
+        if known_key is not None:
+            sha256, doc_no = known_key
+            if sha256 != new.sha256:
+                raise Invalid("Idempotency-Key", new.upload_key, "a new one for other bytes")
+            if doc_no in self._world.deleted:
+                raise NotFound("the document of this Idempotency-Key is deleted")
+        document, created = self._registered(new)
+        if new.upload_key:
+            key = (new.workspace, new.upload_key)
+            self._world.upload_keys[key] = (new.sha256, document.doc_no)
+        return document, created
+
+    def _again(self, known: Document) -> Document:
+        if known.state is not DocumentState.FAILED:
+            return known
+        key = str(known.doc_no)
+        for id_ in [n for n, one in self._world.jobs.items() if one.job.key == key]:
+            del self._world.jobs[id_]
+        again = replace(known, state=DocumentState.QUEUED, error="")
+        self._world.documents[known.doc_no] = again
+        payload = {"doc_no": known.doc_no, "ver": known.ver}
+        self._world.enqueue(JobKind.INGEST, key, known.workspace, payload, 0)
+        return again
+
+    def _registered(self, new: NewDocument) -> tuple[Document, bool]:
         for known in self._live(new.workspace):
             if known.sha256 == new.sha256:
-                return known, False
+                return self._again(known), False
         document = Document(
             doc_no=next(self._world.ids),
             doc_id=new.doc_id,
@@ -385,3 +412,10 @@ class FakeJobs:
         known.lease_s = 0.0
         known.due_s = self._world.clock.now_s + (retry_after_s or 0.0)
         return True
+
+    async def give_back(self, job: Job, why: str, wait_s: float) -> bool:
+        known = self._world.held(job)
+        if known is None:
+            return False
+        known.job = replace(known.job, attempts=known.job.attempts - 1)
+        return await self.fail(job, why, wait_s)

@@ -43,6 +43,37 @@ async def test_the_same_bytes_in_a_workspace_are_the_same_document(plane: Plane)
     )
 
 
+async def test_a_failed_document_uploaded_again_is_tried_again(plane: Plane) -> None:
+    failed, _ = await plane.documents.register(new("a"))
+    job = await plane.jobs.take(["ingest"], 60)
+    assert job is not None
+    await plane.documents.set_state(failed.doc_no, 1, DocumentState.FAILED, "cannot be read")
+
+    again, inserted = await plane.documents.register(new("a"))
+    assert await plane.jobs.fail(job, "its worker gives up only now", None) is False
+    retried = await plane.jobs.take(["ingest"], 60)
+
+    assert (again, inserted) == (failed, False)
+    assert retried is not None
+    assert (retried.payload, retried.attempts) == ({"doc_no": failed.doc_no, "ver": 1}, 1)
+    assert await plane.jobs.take(["ingest"], 60) is None
+
+
+async def test_an_upload_key_names_one_upload_of_a_workspace(plane: Plane) -> None:
+    keyed = replace(new("a"), upload_key="k1")
+    first, created = await plane.documents.register(keyed)
+    again = await plane.documents.register(replace(keyed, doc_id="x", object_id="w/x"))
+    with pytest.raises(Invalid, match="Idempotency-Key"):
+        await plane.documents.register(replace(new("b"), upload_key="k1"))
+    elsewhere = await plane.documents.register(replace(new("b", "v"), upload_key="k1"))
+    await plane.documents.delete("w", first.doc_id)
+    with pytest.raises(NotFound):
+        await plane.documents.register(replace(keyed, doc_id="y", object_id="w/y"))
+
+    assert (created, again) == (True, (first, False))
+    assert elsewhere[1]
+
+
 async def test_a_hundred_uploads_of_the_same_bytes_at_once_make_one_document(plane: Plane) -> None:
     results = await asyncio.gather(
         *(
@@ -272,6 +303,11 @@ async def test_a_failed_job_runs_again_or_never(plane: Plane) -> None:
     assert first is not None
     assert await plane.jobs.fail(first, "no answer", 0)
     assert not await plane.jobs.fail(first, "again", 0)
+    second = await plane.jobs.take(["sweep"], 60)
+    assert second is not None
+    assert second.attempts == 2
+    assert await plane.jobs.give_back(second, "store away", 0)
+    assert not await plane.jobs.give_back(second, "again", 0)
     second = await plane.jobs.take(["sweep"], 60)
     assert second is not None
     assert second.attempts == 2

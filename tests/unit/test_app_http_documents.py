@@ -52,6 +52,26 @@ async def test_the_same_bytes_are_the_same_document(client: Client) -> None:
     assert len(client.service.store.objects) == 1
 
 
+async def test_an_idempotency_key_repeats_its_upload_and_nothing_else(client: Client) -> None:
+    async def send(text: str, key: str) -> httpx.Response:
+        return await client.http.post(
+            "/api/documents",
+            params={"name": "a.txt"},
+            content=text.encode(),
+            headers={"Idempotency-Key": key},
+        )
+
+    first, again = await send(LAMP, "k1"), await send(LAMP, "k1")
+    other, too_long = await send("Another text.", "k1"), await send(LAMP, "k" * 256)
+
+    assert (first.status_code, again.status_code) == (202, 200)
+    assert again.json() == first.json()
+    assert (other.status_code, other.json()["field"]) == (422, "Idempotency-Key")
+    assert other.headers["content-type"] == "application/problem+json"
+    assert (too_long.status_code, too_long.json()["field"]) == (422, "idempotency-key")
+    assert len(client.service.store.objects) == 1
+
+
 async def test_multipart_uploads_stream_the_first_file(client: Client) -> None:
     big = (LAMP + "\n") * 3000
 
@@ -119,6 +139,17 @@ async def test_bad_requests_name_the_field(
 
     assert reply.headers["content-type"] == "application/problem+json"
     assert (reply.status_code, reply.json().get("field")) == (status, field)
+
+
+async def test_what_the_routes_do_not_know_is_a_problem_document(client: Client) -> None:
+    nowhere = await client.http.get("/api/nowhere")
+    wrong = await client.http.put("/api/documents", content=b"x")
+
+    assert [(r.status_code, r.headers["content-type"]) for r in (nowhere, wrong)] == [
+        (404, "application/problem+json"),
+        (405, "application/problem+json"),
+    ]
+    assert wrong.headers["allow"]
 
 
 async def test_without_a_session_nothing_is_shown(client: Client) -> None:

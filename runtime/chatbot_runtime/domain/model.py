@@ -32,7 +32,10 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class NewDocument:
-    """A document whose bytes are stored already, about to get its row."""
+    """A document whose bytes are stored already, about to get its row.
+
+    `upload_key` is what the client named this upload, empty where it did not.
+    """
 
     doc_id: str
     workspace: str
@@ -43,6 +46,7 @@ class NewDocument:
     store: str
     object_id: str
     slot: int
+    upload_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,17 @@ CREATE TABLE document (
 CREATE UNIQUE INDEX document_by_content ON document (workspace, sha256) WHERE NOT deleted;
 CREATE INDEX document_by_workspace ON document (workspace, doc_no DESC) WHERE NOT deleted;
 
+-- What a client named an upload (Idempotency-Key), for a day: the same name is the same upload.
+CREATE TABLE upload_key (
+    workspace  text NOT NULL,
+    upload_key text NOT NULL,
+    sha256     bytea NOT NULL,
+    doc_no     bigint NOT NULL REFERENCES document,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (workspace, upload_key)
+);
+CREATE INDEX upload_key_by_age ON upload_key (created_at);
+
 -- Background work under leases. A finished job is removed; one that failed for good stays.
 CREATE TABLE job (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

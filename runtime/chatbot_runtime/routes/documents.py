@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
@@ -81,12 +81,18 @@ async def upload(
     caller: CallerDependency,
     services: Services,
     name: Annotated[str, Query(max_length=255)] = "",
+    idempotency_key: Annotated[str, Header(max_length=255, pattern="^[ -~]*$")] = "",
 ) -> Accepted:
-    """Upload a text, Markdown or PDF file as a raw body with ?name=, or as multipart."""
+    """Upload a text, Markdown or PDF file as a raw body with ?name=, or as multipart.
+
+    The same bytes in a workspace are the same document (200); one that failed is tried again.
+    Under an `Idempotency-Key` other bytes are refused for a day (422), and a repetition does not
+    bring back what was deleted in between (404).
+    """
     limit = services.live().ingest.max_document_size_bytes
     received = await Upload.of(request, name, limit)
     document, created = await services.documents.upload(
-        caller.workspace, received.name, received.content
+        caller.workspace, received.name, received.content, upload_key=idempotency_key
     )
     response.status_code = 202 if created else 200
     url = f"/api/documents/{document.doc_id}"

@@ -25,6 +25,8 @@ from chatbot_core.errors import (
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE: Final = "application/problem+json"
+#: Where a value came from, the first part of a validation error's path.
+_PLACES: Final = frozenset({"body", "query", "path", "header"})
 _TITLES: Final = {
     400: "Bad request",
     401: "Not logged in",
@@ -85,14 +87,16 @@ async def _validation_error(request: Request, error: RequestValidationError) -> 
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return response(_body(400, "the body is not JSON"))
-    field = ".".join(str(part) for part in first["loc"] if part not in {"body", "query", "path"})
+    field = ".".join(str(part) for part in first["loc"] if part not in _PLACES)
     body = _body(422, f"{field or 'body'}: {first['msg']}")
     body["field"] = field or "body"
     return response(body)
 
 
 async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
-    return response(_body(error.status_code, error.detail))
+    answer = response(_body(error.status_code, error.detail))
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 async def _defect(request: Request, error: Exception) -> JSONResponse:

@@ -111,12 +111,19 @@ class DocumentService:
     )
 
     async def upload(
-        self, workspace: str, name: str, content: AsyncIterator[bytes], doc_id: str = ""
+        self,
+        workspace: str,
+        name: str,
+        content: AsyncIterator[bytes],
+        *,
+        doc_id: str = "",
+        upload_key: str = "",
     ) -> tuple[Document, bool]:
         """Store a document and queue its ingest; the same bytes give the same document and False.
 
-        Raises TooLarge beyond the cluster's limit, Invalid for a bad name or an unreadable
-        format, Busy when too many upload. Without a `doc_id` a random one is drawn.
+        Raises TooLarge beyond the cluster's limit, Invalid for a bad name, an unreadable format
+        or an `upload_key` that came with other bytes, Busy when too many upload. Without a
+        `doc_id` a random one is drawn.
         """
         _check_name(name)
         object_id, doc_id = f"{workspace}/{self.random_id()}", doc_id or self.random_id()
@@ -139,8 +146,13 @@ class DocumentService:
                 store=self._new_store.name,
                 object_id=object_id,
                 slot=slot_map.slot_of(doc_id),
+                upload_key=upload_key,
             )
-            document, created = await self.documents.register(new)
+            try:
+                document, created = await self.documents.register(new)
+            except (Invalid, NotFound):
+                await self._discard(object_id)
+                raise
         if not created:
             await self._discard(object_id)
         return document, created

@@ -170,7 +170,10 @@ class SelfTest:
         except NotFound:
             text = _TEXT.format(index=index, name=_name(index))
             document, _ = await self._ports.documents.upload(
-                names.SELF_TEST_WORKSPACE, f"self-test-{index}.txt", _once(text.encode()), doc_id
+                names.SELF_TEST_WORKSPACE,
+                f"self-test-{index}.txt",
+                _once(text.encode()),
+                doc_id=doc_id,
             )
             return document
 

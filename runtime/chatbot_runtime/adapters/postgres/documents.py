@@ -43,6 +43,26 @@ INSERT INTO job (kind, key, workspace, payload) VALUES ($1, $2, $3, $4::jsonb)
 ON CONFLICT (kind, key) WHERE failed_at IS NULL DO NOTHING
 """
 
+# A failed one that is uploaded again. Its job may still be in the hands of the worker that is
+# about to give it up: removed here, it cannot take the new one along.
+_RETRY: Final = f"""
+WITH again AS (UPDATE document SET state = 'Queued', error = ''
+               WHERE doc_no = $1 AND state = 'Failed' AND NOT deleted RETURNING *),
+     former AS (DELETE FROM job USING again WHERE kind = $2 AND key = again.doc_no::text)
+SELECT {rows.DOCUMENT} FROM again
+"""  # noqa: S608 - constant columns
+
+_KEEP_KEY: Final = """
+WITH forgotten AS (DELETE FROM upload_key WHERE created_at < now() - interval '1 day')
+INSERT INTO upload_key (workspace, upload_key, sha256, doc_no) VALUES ($1, $2, $3, $4)
+ON CONFLICT DO NOTHING
+"""
+
+_BY_KEY: Final = """
+SELECT k.sha256, d.doc_id, d.deleted FROM upload_key k JOIN document d USING (doc_no)
+WHERE k.workspace = $1 AND k.upload_key = $2 AND k.created_at > now() - interval '1 day'
+"""
+
 _PAGE: Final = f"""{_SELECT}
 WHERE workspace = $1 AND NOT deleted AND ($2::bigint IS NULL OR doc_no < $2)
   AND ($3 = '' OR strpos(lower(name), lower($3)) > 0) AND ($4::text IS NULL OR state = $4)
@@ -87,25 +107,19 @@ class PostgresDocuments:
     async def register(self, new: NewDocument) -> tuple[Document, bool]:
         """Insert row and ingest job in one transaction; the same bytes are the same document.
 
-        Raises Invalid for a name that cannot be stored.
+        A failed one is queued again. Raises Invalid for a name that cannot be stored and for an
+        upload key that came with other bytes, NotFound for a key whose document is deleted.
         """
         if storable(new.name) != new.name:
             raise Invalid("name", new.name, "text without NUL or broken characters")
         # Two turns at most in practice: the row that conflicted may be deleted before it is read.
         for _ in range(5):
             async with self._database.transaction() as connection:
-                row = await connection.fetchrow(_INSERT, *_columns(new))
-                if row is not None:
-                    document = rows.document(row)
-                    await _enqueue_ingest(connection, document)
-                    return document, True
-                row = await connection.fetchrow(
-                    _SELECT + " WHERE workspace = $1 AND sha256 = $2 AND NOT deleted",
-                    new.workspace,
-                    new.sha256,
-                )
-                if row is not None:
-                    return rows.document(row), False
+                await _check_key(connection, new)
+                document, created = await _registered(connection, new)
+                if document is not None:
+                    await _keep_key(connection, new, document)
+                    return document, created
         raise Unavailable("database", "the same document is uploaded and deleted all the time")
 
     async def get(self, workspace: str, doc_id: str) -> Document:
@@ -233,6 +247,52 @@ def _columns(new: NewDocument) -> tuple[object, ...]:
         new.object_id,
         new.slot,
     )
+
+
+async def _registered(connection: Any, new: NewDocument) -> tuple[Document | None, bool]:
+    """Return the row and whether it is new; None where the row of these bytes just vanished."""
+    row = await connection.fetchrow(_INSERT, *_columns(new))
+    if row is not None:
+        document = rows.document(row)
+        await _enqueue_ingest(connection, document)
+        return document, True
+    row = await connection.fetchrow(
+        _SELECT + " WHERE workspace = $1 AND sha256 = $2 AND NOT deleted", new.workspace, new.sha256
+    )
+    if row is None:
+        return None, False
+    document = rows.document(row)
+    if document.state is DocumentState.FAILED:
+        again = await connection.fetchrow(_RETRY, document.doc_no, JobKind.INGEST)
+        if again is not None:
+            document = rows.document(again)
+            await _enqueue_ingest(connection, document)
+    return document, False
+
+
+async def _check_key(connection: Any, new: NewDocument) -> None:
+    """Raise Invalid for a key of other bytes, NotFound where its document is deleted."""
+    if not new.upload_key:
+        return
+    # Two uploads under one key come one after the other.
+    await connection.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))",
+        f"upload/{new.workspace}/{new.upload_key}",
+    )
+    known = await connection.fetchrow(_BY_KEY, new.workspace, new.upload_key)
+    if known is None:
+        return
+    if known["sha256"] != new.sha256:
+        raise Invalid("Idempotency-Key", new.upload_key, "a new one for other bytes")
+    if known["deleted"]:
+        raise NotFound(f"document {known['doc_id']} of this Idempotency-Key is deleted")
+
+
+async def _keep_key(connection: Any, new: NewDocument, document: Document) -> None:
+    if new.upload_key:
+        await connection.execute(
+            _KEEP_KEY, new.workspace, new.upload_key, new.sha256, document.doc_no
+        )
 
 
 async def _enqueue_ingest(connection: Any, document: Document) -> None:
