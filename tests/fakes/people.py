@@ -32,8 +32,14 @@ class FakeAccounts:
         self._users[user.username] = user
 
     async def ensure_admin(self, user: User) -> None:
-        known = self._users.get(user.username, user)
-        self._users[user.username] = replace(known, admin=True, password_hash=user.password_hash)
+        same_id = (one for one in self._users.values() if one.user_id == user.user_id)
+        known = self._users.get(user.username) or next(same_id, user)
+        self._users.pop(known.username, None)
+        self._users[user.username] = replace(
+            known, username=user.username, admin=True, password_hash=user.password_hash
+        )
+        for token in [t for t, (owner, _) in self._sessions.items() if owner == known.user_id]:
+            del self._sessions[token]
 
     async def users(self, workspace: str) -> tuple[User, ...]:
         mine = [user for user in self._users.values() if user.workspace == workspace]

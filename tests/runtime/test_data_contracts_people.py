@@ -44,6 +44,20 @@ async def test_the_first_admin_follows_its_secret(plane: Plane) -> None:
     await plane.accounts.ensure_admin(admin)
     await plane.accounts.ensure_admin(replace(admin, user_id="u9", password_hash="new"))
     assert await plane.accounts.user("ada") == replace(admin, password_hash="new")
+    await plane.accounts.ensure_admin(replace(admin, username="grace"))
+    assert await plane.accounts.users("w") == (replace(admin, username="grace"),)
+
+
+async def test_a_rotated_password_ends_the_sessions_of_its_user_alone(plane: Plane) -> None:
+    await plane.accounts.ensure_admin(replace(USER, admin=True))
+    other = replace(USER, user_id="u2", username="bob")
+    await plane.accounts.put_user(other)
+    await plane.accounts.open_session(b"s", "u1", 4_000_000_000.0)
+    await plane.accounts.open_session(b"t", "u2", 4_000_000_000.0)
+    await plane.accounts.ensure_admin(replace(USER, admin=True, password_hash="new"))
+    with pytest.raises(Unauthenticated):
+        await plane.accounts.session_user(b"s", 1.0)
+    assert await plane.accounts.session_user(b"t", 1.0) == other
 
 
 def member(role: str, name: str) -> MemberRow:

@@ -181,5 +181,5 @@ def test_the_format_is_told_by_the_content(head: bytes, expected: str) -> None:
     "head", [b"PK\x03\x04....", b"\x7fELF", b"\x89PNG\r\n", bytes(range(256)), b"\x00" * 100]
 )
 def test_what_is_no_document_is_named_and_refused(head: bytes) -> None:
-    with pytest.raises(Invalid, match="must be (a text, Markdown or PDF file|text in UTF-8)"):
+    with pytest.raises(Invalid, match=r"must be (a text, Markdown or PDF file|text in UTF-8)"):
         sniffing.media_type(head)

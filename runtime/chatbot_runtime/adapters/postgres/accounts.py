@@ -14,6 +14,13 @@ _INSERT: Final = (
     " VALUES ($1, $2, $3, $4, $5) ON CONFLICT (username) DO "
 )
 
+# The admin of that name, or the first admin under its former name, which it then loses.
+_UPDATE_ADMIN: Final = """
+UPDATE account SET username = $2, admin = true, password_hash = $3
+WHERE user_id = coalesce((SELECT user_id FROM account WHERE username = $2), $1)
+RETURNING user_id
+"""
+
 _SESSION_USER: Final = """
 SELECT a.user_id, a.username, a.workspace, a.admin, a.password_hash
 FROM session s JOIN account a ON a.user_id = s.user_id AND a.workspace = s.workspace
@@ -47,14 +54,20 @@ class PostgresAccounts:
             raise Invalid("username", user.username, "a name that no other user has")
 
     async def ensure_admin(self, user: User) -> None:
-        """Insert the first admin, or give the user of that name its password and role."""
+        """Insert the first admin, or give its account the name, the password and the role.
+
+        Sessions that a former password opened end with it.
+        """
         _check_name(user.username)
         async with self._database.transaction() as connection:
             await _ensure_workspace(connection, user.workspace)
-            await connection.execute(
-                _INSERT + "UPDATE SET admin = true, password_hash = excluded.password_hash",
-                *_columns(user),
+            known = await connection.fetchval(
+                _UPDATE_ADMIN, user.user_id, user.username, user.password_hash
             )
+            if known is None:
+                await connection.execute(_INSERT + "NOTHING", *_columns(user))
+            else:
+                await connection.execute("DELETE FROM session WHERE user_id = $1", known)
 
     async def users(self, workspace: str) -> tuple[User, ...]:
         """Return the users of a workspace by name."""
