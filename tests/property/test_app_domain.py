@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatbot_runtime.domain.chunking import chunk
-from chatbot_runtime.domain.citations import MarkerFilter
+from chatbot_runtime.domain.citations import FenceFilter, MarkerFilter
 from chatbot_runtime.domain.merging import adaptive, ordered
 from chatbot_runtime.domain.model import Hit, ParsedText, Passage
 from chatbot_runtime.domain.sentences import spans
@@ -118,6 +118,16 @@ def test_no_split_of_a_stream_shows_a_marker_that_points_nowhere(
     whole = MarkerFilter(count)
     assert shown == whole.feed(answer) + whole.end()
     assert markers.cited == whole.cited
+
+
+@given(st.text(alphabet="<>/gh ", max_size=40), st.lists(st.integers(0, 40)))
+def test_fences_vanish_however_the_answer_is_cut(answer: str, cuts: list[int]) -> None:
+    borders = sorted({0, len(answer), *(cut for cut in cuts if cut < len(answer))})
+    fences, whole = FenceFilter("gh"), FenceFilter("gh")
+
+    pieces = [fences.feed(answer[a:b]) for a, b in itertools.pairwise(borders)]
+
+    assert "".join(pieces) + fences.end() == whole.feed(answer) + whole.end()
 
 
 HITS = st.lists(

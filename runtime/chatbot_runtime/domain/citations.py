@@ -77,6 +77,51 @@ class MarkerFilter:
         return text
 
 
+class FenceFilter:
+    """Takes an answer in pieces and gives it back without the tags that fence the passages.
+
+    A small model may repeat them. Text that may still become a tag is held back.
+    """
+
+    def __init__(self, fence: str) -> None:
+        """`fence` is the word of the tags, at least one letter."""
+        self._tag = re.compile(f"(?:</?)?{re.escape(fence)}>?")
+        self._forms = (f"<{fence}>", f"</{fence}>", f"{fence}>")
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        """Return what may be shown after this piece."""
+        self._held += piece
+        shown = []
+        while match := self._tag.search(self._held):
+            shown.append(self._held[: match.start()])
+            if match.end() == len(self._held) and not match.group().endswith(">"):
+                self._held = match.group()
+                return "".join(shown)
+            self._held = self._held[match.end() :]
+        kept = self._begun()
+        shown.append(self._held[: len(self._held) - kept])
+        self._held = self._held[len(self._held) - kept :]
+        return "".join(shown)
+
+    def end(self) -> str:
+        """Return what is still held back, unless it is a tag."""
+        held, self._held = self._held, ""
+        return self._tag.sub("", held)
+
+    def _begun(self) -> int:
+        """Return how many characters at the end may be the beginning of a tag."""
+        longest = min(len(self._held), max(map(len, self._forms)) - 1)
+        return next(
+            (
+                length
+                for length in range(longest, 0, -1)
+                if any(form.startswith(self._held[-length:]) for form in self._forms)
+            ),
+            0,
+        )
+
+
 def numbered(passages: Sequence[Passage]) -> tuple[Citation, ...]:
     """Return the citation of every passage, counted from 1."""
     return tuple(

@@ -1,4 +1,4 @@
-"""An answer without a model: the sentences that say most about the question, cited. Pure."""
+"""The sentences that say most about a question: an answer without a model, or its hint. Pure."""
 
 from __future__ import annotations
 
@@ -18,6 +18,18 @@ MAX_SENTENCES: Final = 2
 _PASSAGE_WEIGHT: Final = 0.5
 #: Share of the best sentence's score that a second one must reach.
 _SECOND_SHARE: Final = 0.8
+#: Sentences that are compared with a question by meaning, at most: what one question may cost.
+MAX_COMPARED: Final = 32
+#: How much a sentence's words count beside its similarity by meaning.
+_WORDS_WEIGHT: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence without line breaks, and the number of its passage, counted from 1."""
+
+    n: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +67,37 @@ def extract(question: str, passages: Sequence[Passage]) -> Extracted | None:
                     _Candidate(share + _PASSAGE_WEIGHT * passage.score, n, span.start, text)
                 )
     return _answer(sorted(found, key=lambda c: (-c.score, c.n, c.start)))
+
+
+def sentences(passages: Sequence[Passage]) -> tuple[Sentence, ...]:
+    """Return the first MAX_COMPARED sentences of the passages in order, without headings."""
+    found = [
+        Sentence(n, " ".join(passage.text[span.start : span.end].split()))
+        for n, passage in enumerate(passages, start=1)
+        for span in spans(passage.text)
+        if not span.heading
+    ]
+    return tuple(found[:MAX_COMPARED])
+
+
+def ranked(
+    question: str,
+    found: Sequence[Sentence],
+    similarities: Sequence[float],
+    passages: Sequence[Passage],
+) -> tuple[Sentence, ...]:
+    """Return sentences best first, by similarity and by the share of the question's words.
+
+    `similarities` are inner products of unit vectors, one a sentence; words weigh by how rare they
+    are among `passages`, as in `extract`. The earlier of two equal sentences comes first.
+    """
+    weights = _weights(question, passages)
+    total = sum(weights.values()) or 1.0
+    scores = [
+        _WORDS_WEIGHT * sum(weights.get(word, 0.0) for word in set(stems(one.text))) / total + alike
+        for one, alike in zip(found, similarities, strict=True)
+    ]
+    return tuple(found[i] for i in sorted(range(len(found)), key=lambda i: (-scores[i], i)))
 
 
 def _weights(question: str, passages: Sequence[Passage]) -> dict[str, float]:

@@ -11,8 +11,8 @@ from chatbot_core.errors import Unavailable
 from chatbot_core.retry import Deadline
 from chatbot_core.runtime_config import Live
 from chatbot_runtime.domain import citations, merging, prompts
-from chatbot_runtime.domain.citations import MarkerFilter
-from chatbot_runtime.domain.extract import extract
+from chatbot_runtime.domain.citations import FenceFilter, MarkerFilter
+from chatbot_runtime.domain.extract import Sentence, extract, ranked, sentences
 from chatbot_runtime.domain.model import (
     AnswerEnd,
     Citation,
@@ -224,9 +224,13 @@ class Questions:
         budget = options.context_tokens - options.max_output_tokens - _CONTEXT_RESERVE_TOKENS
         leading = merging.leading(passages)
         nonce = self.nonce("\n".join([run.question.text, *(p.text for p in leading)]))
-        prompt = prompts.build(run.question.text, leading, nonce, budget, run.question.history)
+        told = await self._ranked(run.question.text, leading, passages)
+        prompt = prompts.build(
+            run.question.text, leading, nonce, budget, run.question.history, told
+        )
         shown = leading[: prompt.used]
-        markers, text, ended = MarkerFilter(len(shown)), "", _Ended(options.model)
+        fences, markers = FenceFilter(prompt.fence), MarkerFilter(len(shown))
+        text, ended = "", _Ended(options.model)
         streamed = 0
         async with _closing(self.model.stream(prompt.messages, options, run.deadline)) as stream:
             async for item in stream:
@@ -238,16 +242,24 @@ class Questions:
                     ended = _Ended(item.model or options.model, item.reason, usage)
                     break
                 streamed += 1
-                piece = markers.feed(item.text)
+                piece = markers.feed(fences.feed(item.text))
                 text += piece
                 yield Piece(item.n, piece)
-        if rest := markers.end():
+        if rest := markers.feed(fences.end()) + markers.end():
             text += rest
             yield Piece(streamed, rest)
         cited = citations.cited(text, shown, markers.cited)
         for citation in cited:
             yield Cited(citation)
         yield self._done(run, text.strip(), cited, ended)
+
+    async def _ranked(
+        self, question: str, shown: Sequence[Passage], passages: Sequence[Passage]
+    ) -> tuple[Sentence, ...]:
+        found = sentences(shown)
+        vectors = await self.embedder.embed([question, *(one.text for one in found)])
+        alike = [float(value) for value in vectors[1:] @ vectors[0]]
+        return ranked(question, found, alike, passages)
 
     def _record_first(self, run: _Run, first: Token | AnswerEnd) -> None:
         now_s = self.stages.clock.monotonic_s()
