@@ -34,6 +34,8 @@ LABEL_VERSION: Final = "app.kubernetes.io/version"
 LABEL_RETAINED_FROM: Final = f"{GROUP}/retained-from"
 ANNOTATION_APPLIED: Final = f"{GROUP}/applied"
 ANNOTATION_BOOT: Final = f"{GROUP}/boot"
+#: On the ServiceAccount: a second copy of what CHOICE_KEY holds in the ConfigMap.
+ANNOTATION_CHOICE: Final = f"{GROUP}/choice"
 #: On what outlives its ChatbotCluster: the UID of the object it serves now.
 ANNOTATION_CLUSTER_UID: Final = f"{GROUP}/cluster-uid"
 APP_NAME: Final = "chatbot"

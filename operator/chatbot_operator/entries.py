@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 
 from chatbot_core import names
@@ -101,10 +102,15 @@ def pod(obj: Object) -> PodEntry:
         message=str(waiting.get("message") or ended.get("message") or ""),
         restarts=int(trouble.get("restartCount") or 0),
         unschedulable=str(scheduled.get("message") or "") if lacks_room else "",
+        unschedulable_since_s=_epoch_s(scheduled.get("lastTransitionTime")) if lacks_room else 0.0,
         boot=str((meta.get("annotations") or {}).get(names.ANNOTATION_BOOT) or ""),
         deleting="deletionTimestamp" in meta,
     )
     return PodEntry(value, str(status.get("podIP") or ""))
+
+
+def _epoch_s(time: str | None) -> float:
+    return datetime.fromisoformat(time).timestamp() if time else 0.0
 
 
 def _of_kind(kind: str, obj: Object, spec: Json, status: Json) -> Mapping[str, Any]:
@@ -128,9 +134,12 @@ def _of_kind(kind: str, obj: Object, spec: Json, status: Json) -> Mapping[str, A
         }
     if kind == "Service":
         return {"cluster_ip": str(spec.get("clusterIP") or "")}
-    if kind == "ConfigMap":
-        return {"choice": str((obj.get("data") or {}).get(names.CHOICE_KEY) or "")}
-    return {}
+    copies = {
+        "ConfigMap": (obj.get("data"), names.CHOICE_KEY),
+        "ServiceAccount": (obj["metadata"].get("annotations"), names.ANNOTATION_CHOICE),
+    }
+    place, key = copies.get(kind, (None, ""))
+    return {"choice": str((place or {}).get(key) or "")}
 
 
 def _workload(spec: Json, status: Json) -> Mapping[str, Any]:

@@ -284,7 +284,10 @@ class _Pass:
         """Sort a refused write: the store was behind (look again), or a fault for people."""
         if answer.code in _STALE:
             live = await self.shell.kube.get(ref)
-            if ref.kind != "Secret":
+            if ref.kind == "Secret":
+                owner = (self.owner.namespace, self.owner.name)
+                self.shell.world.secrets.read((owner, ref.name), live, self.shell.now_s())
+            else:
                 self.shell.world.read_child(ref, live)
             raise Unavailable(str(ref), f"it changed meanwhile: {answer.message}")
         words = f"{ref} was refused by the API server: {answer.message}"

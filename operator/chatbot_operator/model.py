@@ -79,7 +79,7 @@ class Child:
     capacity: str = ""
     # Service.
     cluster_ip: str = ""
-    # ConfigMap: the value of names.CHOICE_KEY, "" where it has none.
+    # ConfigMap: the value of names.CHOICE_KEY; ServiceAccount: of names.ANNOTATION_CHOICE.
     choice: str = ""
 
     @property
@@ -107,6 +107,7 @@ class Pod:
     message: str = ""  # of the waiting state, else of the last termination
     restarts: int = 0  # of the container in trouble
     unschedulable: str = ""  # message of PodScheduled=False with reason Unschedulable
+    unschedulable_since_s: float = 0.0  # since when that condition has been False
     boot: str = ""  # annotation names.ANNOTATION_BOOT
     deleting: bool = False
 

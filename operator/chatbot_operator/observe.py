@@ -9,7 +9,7 @@ from chatbot_core import names
 from chatbot_operator import entries
 from chatbot_operator.facts import RuntimeFacts, SecretFacts
 from chatbot_operator.feeders import scope
-from chatbot_operator.kinds import WATCHED, Object, Ref, uid_of, version_of
+from chatbot_operator.kinds import WATCHED, Object, Ref, version_of
 from chatbot_operator.model import Child, ChildKey, Observed, OperatorSettings, Owner, Refusal
 from chatbot_operator.store import Entry, OwnerKey, Store
 
@@ -79,10 +79,15 @@ class World:
             self.children.wrote(self.scope_of(ref), ref, going)
 
     def read_child(self, ref: Ref, live: Object | None) -> None:
-        """Take a live read that contradicted the store."""
-        self.children.forget([ref])
-        if live is not None and uid_of(live):
+        """Take a live read that contradicted the store.
+
+        What the watch has shown meanwhile stands: a shield for it would never be lifted.
+        """
+        labels = {} if live is None else live["metadata"].get("labels") or {}
+        if live is not None and labels.get(names.LABEL_MANAGED_BY) == names.MANAGER:
             self.wrote_child(live)
+        else:
+            self.children.forget([ref])
 
     def wrote_owner(self, obj: Object) -> None:
         """Take the answer to a status write."""

@@ -6,7 +6,7 @@ with the same value; a fact that nobody has looked up yet holds the step and lea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +16,7 @@ from chatbot_core import names
 from chatbot_core.reasons import Reason
 from chatbot_core.runtime_config import RuntimeConfig
 from chatbot_core.v1alpha1 import ChatbotClusterSpec
-from chatbot_operator import drift, safety, status
+from chatbot_operator import drift, progress, safety, status
 from chatbot_operator.desired import (
     api,
     config,
@@ -93,6 +93,7 @@ def plan(observed: Observed, now_s: float) -> Plan:
     deletes, held = _deletes(observed, wanted)
     picture = Picture(
         observed=observed,
+        now_s=now_s,
         ctx=ctx,
         children=wanted.children,
         refusals={**refusals, **observed.refused},
@@ -100,12 +101,13 @@ def plan(observed: Observed, now_s: float) -> Plan:
         acknowledged=config.acknowledgements(wanted.config),
         self_test=wanted.config.live.self_test.wanted,
     )
-    written, wait_s = _status_of(picture, now_s)
+    written, wait_s = _status_of(picture)
+    waits_s = [wait_s, *(progress.room_wait_s(pod, now_s) for pod in observed.pods)]
     return Plan(
         steps=tuple(sorted([*secret_steps, *child_steps, *deletes], key=lambda one: one.rank)),
         refusals=_distinct([*secret_refusals.values(), *picture.refusals.values(), *held]),
         status=written,
-        requeue_after_s=wait_s,
+        requeue_after_s=min(filter(None, waits_s), default=None),
         wanted_secrets=tuple(
             _wanted_secret(name, keys, observed) for name, keys in sorted(wanted.secrets.items())
         ),
@@ -124,12 +126,28 @@ def _spec(owner: Owner) -> ChatbotClusterSpec | Refusal:
 
 def _context(observed: Observed, spec: ChatbotClusterSpec) -> Context:
     owner, settings = observed.owner, observed.settings
-    kept = observed.children.get(("ConfigMap", names.config_map(owner.name)))
-    # Of a former object of this name nothing is taken over but data.
-    ours = kept is not None and safety.foreign_object_not_ours(kept, owner) is None
-    choice = context.choice_of(kept.choice if kept and ours else "", settings)
+    choice = context.choice_of(_kept_choices(observed), settings)
     boot = config.boot(owner, spec)
     return Context(owner, spec, choice, boot, settings.image_pull_policy)
+
+
+def _kept_choices(observed: Observed) -> Iterator[str]:
+    """Yield the copies of the choice that are still as we wrote them for this very object."""
+    cluster = observed.owner.name
+    copies: tuple[tuple[ChildKey, Json], ...] = (
+        (("ConfigMap", names.config_map(cluster)), {"data": {names.CHOICE_KEY: ""}}),
+        (
+            ("ServiceAccount", names.service_account(cluster)),
+            {"metadata": {"annotations": {names.ANNOTATION_CHOICE: ""}}},
+        ),
+    )
+    for key, place in copies:
+        there = observed.children.get(key)
+        # Of a former object of this name nothing is taken over but data.
+        if there is None or safety.foreign_object_not_ours(there, observed.owner):
+            continue
+        if drift.owns_all(place, there.managed):
+            yield there.choice
 
 
 def _wanted(ctx: Context) -> _Wanted:
@@ -182,10 +200,9 @@ def _secret_steps(ctx: Context, observed: Observed, refusals: Mapping[str, Refus
         if fact.value is None:
             new = secrets.new_secret(ctx, one)
             steps.append(CreateSecret(Rank.CONFIG, new, one.recipe, CREATED))
-        if one.opens_data:
-            metadata = context.sealed(secrets.secret_metadata(ctx, one))
-            there = fact.value.child if fact.value else None
-            steps += _apply(Rank.CONFIG, metadata, there, observed.owner)
+        metadata = context.sealed(secrets.secret_metadata(ctx, one))
+        there = fact.value.child if fact.value else None
+        steps += _apply(Rank.CONFIG, metadata, there, observed.owner)
     return steps
 
 
@@ -202,13 +219,24 @@ def _child_steps(
         blocked = own is not None or any(name in secret_refusals for name in child.secrets)
         if blocked or (there is not None and there.deleting):
             continue
-        if not (child.once and there is not None):
+        if not (child.once and _is_finished_with(child, there)):
             steps += _apply(child.rank, child.object, there, observed.owner)
         scale, held = _scale(child, there, observed)
         steps += scale
         if held is not None:
             refusals[child.key] = held
     return steps, refusals
+
+
+def _is_finished_with(child: Desired, there: Child | None) -> bool:
+    """Whether an object that cannot be changed is there as some operator of ours made it.
+
+    Its labels are healed by the apply that made it; that of another operator would be refused.
+    """
+    if there is None or there.applied == applied_hash(child.object):
+        return False
+    mark: Json = {"metadata": {"annotations": {names.ANNOTATION_APPLIED: ""}}}
+    return drift.owns_all(mark, there.managed)
 
 
 def _refusal(child: Desired, there: Child | None, observed: Observed) -> Refusal | None:
@@ -268,13 +296,13 @@ def _deletes(observed: Observed, wanted: _Wanted) -> tuple[list[Step], list[Refu
     return [Delete(Rank.PRUNE, one.kind, one.name, one.uid, NOT_WANTED) for one in surplus], []
 
 
-def _status_of(picture: Picture, now_s: float) -> tuple[Json | None, float | None]:
+def _status_of(picture: Picture) -> tuple[Json | None, float | None]:
     observed = picture.observed
     owner = observed.owner
     unread = [one for one in picture.secret_refusals.values() if _is_unknown(one)]
     if unread and owner.status.get("observedGeneration") == owner.generation:
         return None, None
-    return _status_step(observed, status.compute(picture, now_s), now_s)
+    return _status_step(observed, status.compute(picture), picture.now_s)
 
 
 def _is_unknown(refusal: Refusal) -> bool:

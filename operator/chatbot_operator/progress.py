@@ -23,6 +23,8 @@ _IMAGE_REASONS: Final = frozenset(
 )
 #: A process that ends once or twice while its neighbours start is no news.
 CRASHES: Final = 3
+#: A pod that finds no room at once may find it when a node joins or a former pod is gone.
+ROOM_GRACE_S: Final = 60.0
 #: A heartbeat comes every 2 s; a row this old speaks of a process that is gone.
 MEMBER_MAX_AGE_S: Final = 15.0
 _PERCENT: Final = 100
@@ -67,6 +69,7 @@ class Picture:
     """
 
     observed: Observed
+    now_s: float
     ctx: Context
     children: tuple[Desired, ...]
     refusals: Mapping[ChildKey, Refusal]
@@ -197,19 +200,27 @@ def pod_troubles(picture: Picture, tier: str) -> Iterator[Finding]:
     for pod in picture.observed.pods:
         if pod.ready or pod.deleting or tier_of(pod.component) != tier:
             continue
-        trouble = _trouble(pod)
+        trouble = _trouble(pod, picture.now_s)
         if trouble is not None:
             yield trouble
 
 
-def _trouble(pod: Pod) -> Finding | None:
+def room_wait_s(pod: Pod, now_s: float) -> float:
+    """Return in how many seconds a pod without room counts as stalled; 0 = it does, or has room."""
+    return max(0.0, pod.unschedulable_since_s + ROOM_GRACE_S - now_s) if pod.unschedulable else 0.0
+
+
+def _trouble(pod: Pod, now_s: float) -> Finding | None:
     message = f"pod {pod.name}: {pod.waiting_reason}: {pod.message}".removesuffix(": ")
     if pod.waiting_reason in _IMAGE_REASONS:
         return Finding(Reason.IMAGE_NOT_PULLABLE, message)
     if pod.unschedulable:
         # A claim that is still being bound says the same as a full cluster does.
-        volume = "PersistentVolumeClaim" in pod.unschedulable
-        reason = Reason.WAITING_FOR_VOLUME if volume else Reason.POD_UNSCHEDULABLE
+        if "PersistentVolumeClaim" in pod.unschedulable:
+            reason = Reason.WAITING_FOR_VOLUME
+        else:
+            waits = room_wait_s(pod, now_s) > 0
+            reason = Reason.WAITING_FOR_PODS if waits else Reason.POD_UNSCHEDULABLE
         return Finding(reason, f"pod {pod.name}: {pod.unschedulable}")
     if pod.waiting_reason == "CrashLoopBackOff" and pod.restarts >= CRASHES:
         return Finding(Reason.POD_CRASHING, message)

@@ -47,8 +47,7 @@ class Reconciler:
         self._ask_for(key, plan)
         outcome = await self.executor.execute(observed, plan)
         if outcome.owner_gone:
-            self._forget(key)
-            return None
+            return self._gone(key, observed)
         self._tell(observed, plan, outcome, self.now_s() - started_s)
         return _again_s(plan, outcome)
 
@@ -62,6 +61,14 @@ class Reconciler:
             calm_s = SECRET_AWAITED_S if how.awaited else SECRET_CALM_S
             self.secret_polls.want(secret, calm_s if self.world.secrets.fact(secret).known else 0)
         self.status_polls.want(key, STATUS_BUSY_S)
+
+    def _gone(self, key: OwnerKey, observed: Observed) -> float | None:
+        newer = self.world.owner(key)
+        if newer is not None and newer.uid != observed.owner.uid:
+            # Made anew while the pass ran, and the watch has told already: it will not again.
+            return 0.0
+        self._forget(key)
+        return None
 
     def _forget(self, key: OwnerKey) -> None:
         self.world.forget(key)

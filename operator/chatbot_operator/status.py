@@ -54,7 +54,7 @@ def _old_conditions(owner: Owner) -> dict[str, Json]:
     return {one["type"]: one for one in owner.status.get("conditions", ()) if "type" in one}
 
 
-def compute(picture: Picture, now_s: float) -> Json:
+def compute(picture: Picture) -> Json:
     """Return the whole status as it shall be written."""
     owner, runtime = picture.observed.owner, picture.runtime
     old_retrieval = RetrievalStatus.model_validate(owner.status.get("retrieval") or {})
@@ -72,7 +72,7 @@ def compute(picture: Picture, now_s: float) -> Json:
         )
     status = ChatbotClusterStatus(
         observed_generation=owner.generation,
-        conditions=_stamped(owner, verdicts(picture), now_s),
+        conditions=_stamped(owner, verdicts(picture), picture.now_s),
         endpoint=f"http://{picture.ctx.host(names.child(owner.name, Component.API))}",
         version=picture.ctx.choice.version,
         tiers=_tiers(picture),

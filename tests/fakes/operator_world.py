@@ -112,6 +112,8 @@ def child_of(desired: Json, uid: str, before: Child | None = None) -> Child:
     specific: dict[str, Any] = {}
     if kind == "ConfigMap":
         specific["choice"] = desired["data"][names.CHOICE_KEY]
+    if kind == "ServiceAccount":
+        specific["choice"] = desired["metadata"]["annotations"][names.ANNOTATION_CHOICE]
     if kind == "PersistentVolumeClaim":
         specific["requested"] = desired["spec"]["resources"]["requests"]["storage"]
         specific["phase"] = base.phase or "Pending"

@@ -126,8 +126,9 @@ def test_the_version_stands_on_top_level_metadata_only(spec: Json) -> None:
     for (kind, name), one in objects(spec).items():
         rest = {**one, "metadata": {}, "data": {}}
         assert names.LABEL_VERSION not in str(rest), name
-        lasting = kind in {"PersistentVolumeClaim", "Secret"}
-        assert (names.LABEL_VERSION in one["metadata"]["labels"]) is not lasting
+        labels = one["metadata"]["labels"]
+        lasting = names.LABEL_RETAINED_FROM in labels
+        assert (names.LABEL_VERSION in labels) is not lasting, (kind, name)
 
 
 def test_stateful_sets_never_wait_for_a_broken_neighbour() -> None:

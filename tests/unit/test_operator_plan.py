@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -25,6 +26,16 @@ from chatbot_operator.model import (
 )
 
 NOTHING = Plan()
+
+
+def without(managed: Json | None, *path: str) -> Json:
+    """Return our entry of managedFields as it is when somebody took what is below a path."""
+    kept = deepcopy(managed or {})
+    below = kept
+    for key in path[:-1]:
+        below = below[key]
+    del below[path[-1]]
+    return kept
 
 
 def applied(plan: Plan) -> list[tuple[str, str, str]]:
@@ -117,6 +128,25 @@ def test_a_broken_choice_in_the_config_map_is_healed() -> None:
     world = World().ready()
     world.change("ConfigMap", "docs-config", choice="{", applied="v1:edited")
     assert applied(world.plan()) == [("ConfigMap", "docs-config", "Changed")]
+
+
+def test_a_choice_edited_by_hand_is_healed_and_never_followed() -> None:
+    world = World().ready()
+    config = world.children["ConfigMap", "docs-config"]
+    evil = config.choice.replace("chatbot-runtime:0.1.0", "evil:1")
+    world.change("ConfigMap", "docs-config", choice=evil, managed=without(config.managed, "f:data"))
+    (step,) = world.plan().steps
+    assert isinstance(step, Apply)
+    assert (step.reason, step.object["data"][names.CHOICE_KEY]) == ("Healed", config.choice)
+
+
+@pytest.mark.parametrize("lost", ["ConfigMap", "ServiceAccount"])
+def test_another_operator_that_heals_a_deleted_copy_of_the_choice_rolls_nothing(lost: str) -> None:
+    world = World().ready()
+    world.settings = replace(SETTINGS, runtime_image="another:9", runtime_version="9")
+    (key,) = [key for key in world.children if key[0] == lost]
+    del world.children[key]
+    assert applied(world.plan()) == [(*key, "Created")]
 
 
 def test_a_live_edit_changes_the_config_map_and_nothing_else() -> None:
@@ -217,10 +247,31 @@ def test_a_claim_grows_by_an_ordinary_apply() -> None:
 def test_a_migration_job_is_never_applied_again_and_a_former_one_goes() -> None:
     world = World().ready()
     job = next(child for child in world.children.values() if child.kind == "Job")
-    world.children[job.key] = replace(job, applied="v1:edited", managed=None)
+    world.children[job.key] = replace(job, applied="v1:of-another-operator")
     former = Child("Job", "docs-migrate-former", "former", owner_uid=UID, succeeded=1)
     world.children[former.key] = former
     assert world.plan().steps == (Delete(9, "Job", "docs-migrate-former", "former", "NotWanted"),)
+
+
+@pytest.mark.parametrize("applied_hash", ["as it was", "v1:edited"])
+def test_a_hand_s_edit_of_a_migration_job_is_healed(applied_hash: str) -> None:
+    world = World().ready()
+    job = next(child for child in world.children.values() if child.kind == "Job")
+    edited = job.applied if applied_hash == "as it was" else applied_hash
+    managed = without(job.managed, "f:metadata", "f:annotations")
+    world.change(*job.key, applied=edited, managed=managed)
+    assert [key[:2] for key in applied(world.plan())] == [job.key]
+
+
+@pytest.mark.parametrize("secret", ["docs-internal", "docs-database", "docs-admin"])
+def test_a_label_edit_of_a_generated_secret_is_healed(secret: str) -> None:
+    world = World().ready()
+    there = world.secrets[secret].value
+    assert there is not None
+    managed = without(there.child.managed, "f:metadata", "f:labels")
+    edited = replace(there, child=replace(there.child, managed=managed))
+    world.secrets[secret] = Fact(edited, NOW_S, known=True)
+    assert applied(world.plan()) == [("Secret", secret, "Healed")]
 
 
 def test_nothing_is_deleted_or_scaled_down_before_the_watch_has_caught_up() -> None:
@@ -262,11 +313,11 @@ def test_a_secret_is_created_once_and_its_data_never_written_again() -> None:
 
 
 def test_an_emptied_generated_secret_holds_its_pods_and_is_not_refilled() -> None:
-    world = World().ready().given_secret("docs-internal")
-    child = world.secrets["docs-internal"].value
-    assert child is not None
-    ours = replace(child, child=replace(child.child, owner_uid=UID))
-    world.secrets["docs-internal"] = Fact(ours, NOW_S, known=True)
+    world = World().ready()
+    secret = world.secrets["docs-internal"].value
+    assert secret is not None
+    emptied = replace(secret, keys=frozenset())
+    world.secrets["docs-internal"] = Fact(emptied, NOW_S, known=True)
     plan = world.plan()
     assert plan.steps == ()
     assert plan.refusals == (

@@ -91,6 +91,18 @@ def test_what_a_pod_says_decides_between_waiting_and_stalled(
     assert len({"Stalled", "Reconciling"} & set(conditions)) == 1
 
 
+def test_a_pod_finds_room_within_a_minute_or_stalls_its_object() -> None:
+    world = World().ready().change("Deployment", "docs-inference", ready=0)
+    pod = Pod("p", "inference", unschedulable="0/1 nodes", unschedulable_since_s=NOW_S)
+    world.pods, world.now_s = (pod,), NOW_S + 20.0
+    plan = world.execute()
+    assert world.condition("Reconciling")["reason"] == "WaitingForPods"
+    assert plan.requeue_after_s == 40.0
+    world.now_s = NOW_S + 60.0
+    assert said(world)["Stalled"] == ("True", "PodUnschedulable")
+    assert world.plan().requeue_after_s is None
+
+
 def test_the_message_of_a_broken_pod_names_the_pod_and_quotes_it() -> None:
     world = World().created().rolled_out().reporting()
     world.change("Deployment", "docs-api", ready=0)

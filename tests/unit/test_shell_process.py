@@ -11,7 +11,7 @@ from chatbot_core import names
 from chatbot_operator import entries, events, health
 from chatbot_operator.feeders import Heartbeats
 from chatbot_operator.main import arguments
-from chatbot_operator.model import Child
+from chatbot_operator.model import Child, Pod
 from chatbot_operator.telemetry import Telemetry
 
 
@@ -128,10 +128,12 @@ def test_a_pod_without_room_says_what_lacks() -> None:
         "status": "False",
         "reason": "Unschedulable",
         "message": "0/1 nodes: Insufficient memory",
+        "lastTransitionTime": "2026-09-21T14:13:20Z",
     }
     meta = {"name": "p", "namespace": "ns"}
     kept = entries.pod({"kind": "Pod", "metadata": meta, "status": {"conditions": [condition]}})
-    assert kept.pod.unschedulable == "0/1 nodes: Insufficient memory"
+    expected = Pod("p", "", unschedulable=condition["message"], unschedulable_since_s=1790000000.0)
+    assert kept.pod == expected
 
 
 def test_a_secret_is_kept_without_its_values() -> None:

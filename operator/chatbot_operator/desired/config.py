@@ -144,11 +144,12 @@ def config_map(ctx: Context, config: RuntimeConfig) -> Json:
 
 
 def service_account(ctx: Context) -> Json:
-    """Return the identity of every pod; it may do nothing, and no token of it is mounted."""
-    name = names.service_account(ctx.cluster)
+    """Return the identity of every pod, without rights or token, and a copy of the choice."""
+    metadata = context.owned(ctx, names.service_account(ctx.cluster), Component.CONFIG)
+    annotations = {names.ANNOTATION_CHOICE: ctx.choice.model_dump_json()}
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": context.owned(ctx, name, Component.CONFIG),
+        "metadata": {**metadata, "annotations": annotations},
         "automountServiceAccountToken": False,
     }

@@ -6,6 +6,8 @@ the spec and on the `Choice` only, never on the operator that runs now.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -33,7 +35,11 @@ class Rank(IntEnum):
 
 
 class Choice(BaseModel):
-    """Version and images of one object, chosen at first sight and kept in its ConfigMap."""
+    """Version and images of one object, chosen at first sight and kept in its ConfigMap.
+
+    The ServiceAccount carries a copy: an operator of another version that heals a deleted or
+    edited ConfigMap would otherwise choose anew, and roll every pod.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -95,21 +101,21 @@ class Context:
         return f"{service}.{self.namespace}.svc"
 
 
-def choice_of(kept: str, settings: OperatorSettings) -> Choice:
-    """Return the choice that the ConfigMap kept; for a new object the operator's own.
+def choice_of(copies: Iterable[str], settings: OperatorSettings) -> Choice:
+    """Return the first kept choice that can be read; for a new object the operator's own.
 
-    A value that no choice can be read from counts as none: the write that follows heals it.
+    A copy that no choice can be read from counts as none: the write that follows heals it.
     """
-    try:
-        return Choice.model_validate_json(kept)
-    except ValidationError:
-        return Choice(
-            version=settings.runtime_version,
-            runtime=settings.runtime_image,
-            database=settings.database_image,
-            store=settings.store_image,
-            ollama=settings.ollama_image,
-        )
+    for copy in copies:
+        with contextlib.suppress(ValidationError):
+            return Choice.model_validate_json(copy)
+    return Choice(
+        version=settings.runtime_version,
+        runtime=settings.runtime_image,
+        database=settings.database_image,
+        store=settings.store_image,
+        ollama=settings.ollama_image,
+    )
 
 
 def selector(ctx: Context, component: str) -> dict[str, str]:

@@ -115,20 +115,19 @@ def new_secret(ctx: Context, one: Generated) -> Json:
     What opens data is created without an owner reference, which a later apply could not take
     back: another manager would own it.
     """
+    made = secret_metadata(ctx, one)
     if one.opens_data:
-        metadata = context.lasting(ctx, one.name, one.component)
-        metadata.pop("ownerReferences", None)
-    else:
-        metadata = context.owned(ctx, one.name, one.component)
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque"}
+        made["metadata"].pop("ownerReferences", None)
+    return {**made, "type": "Opaque"}
 
 
 def secret_metadata(ctx: Context, one: Generated) -> Json:
-    """Return the apply of a Secret that opens data: its metadata only, never its data."""
+    """Return the apply of a Secret of ours: its metadata only, never its data."""
+    metadata = context.lasting if one.opens_data else context.owned
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": context.lasting(ctx, one.name, one.component),
+        "metadata": metadata(ctx, one.name, one.component),
     }
 
 
