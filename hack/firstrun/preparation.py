@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
 from environment import ROOT
 from firstrun.children import Child
@@ -40,8 +40,11 @@ class Preparation:
         self._images: Future[dict[str, str]] = self._pool.submit(self._make_images)
 
     def wait(self) -> dict[str, str]:
-        """Return the images by name once they are in the running cluster."""
-        self._cluster.result()
+        """Return the images by name once they are in the running cluster; the first failure ends."""
+        wait((self._cluster, self._images), return_when=FIRST_EXCEPTION)
+        for part in (self._cluster, self._images):
+            if part.done():
+                part.result()
         return self._images.result()
 
     def end(self) -> None:
