@@ -288,7 +288,10 @@ class Shards(Protocol):
     """The vector tier as one thing: a scatter over exactly the 1,024 slots."""
 
     async def search(self, query: Query, deadline: Deadline) -> Found:
-        """Return the best k over all slots; what no shard answered for is in `missing_slots`."""
+        """Return the best k over all slots; what no shard answered for is in `missing_slots`.
+
+        Raises Busy where shards have too much to do.
+        """
         ...
 
     async def searchable(self, slot: int, seq: int, deadline: Deadline) -> bool:

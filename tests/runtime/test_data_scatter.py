@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from fakes.people import FakeMembers
 from fakes.shards import FakeShards
 from numpy.typing import NDArray
 
-from chatbot_core.errors import Invalid
+from chatbot_core.errors import Busy, Invalid
 from chatbot_core.retry import Deadline
 from chatbot_core.slots import slot_of
 from chatbot_runtime import ports
@@ -23,7 +24,7 @@ from chatbot_runtime.adapters.shard_client import ShardClient
 from chatbot_runtime.adapters.shard_server import serve_shard
 from chatbot_runtime.clock import SystemClock
 from chatbot_runtime.domain.model import Chunk, Document, MemberRow, NewDocument, Query
-from chatbot_runtime.domain.scatter import ALL_SLOTS
+from chatbot_runtime.domain.scatter import ALL_SLOTS, Answer, Ask
 from chatbot_runtime.services.shard import Shard
 
 CLOCK = SystemClock()
@@ -62,10 +63,14 @@ class Tier:
         self.members = FakeMembers(self.world.clock)
         self.client = ShardClient(self.log, self.members, token, CLOCK)
 
-    async def start(self, name: str, number: int, *, follows: bool = True) -> None:
+    async def start(
+        self, name: str, number: int, *, follows: bool = True, max_waiting: int = 1024
+    ) -> None:
         shard = Shard(number, self.log, lambda one: FaissIndex(one.dimension), CLOCK)
         stack = contextlib.AsyncExitStack()
-        port = await stack.enter_async_context(serve_shard(shard, token, "127.0.0.1", 0))
+        port = await stack.enter_async_context(
+            serve_shard(shard, token, "127.0.0.1", 0, max_waiting)
+        )
         if follows:
             following = asyncio.create_task(shard.follow())
             stack.callback(following.cancel)
@@ -184,6 +189,50 @@ async def test_a_silent_replica_leaves_time_for_its_partner(tier: Tier) -> None:
     await until(lambda: bool(ended))
     silent.close()
     await silent.wait_closed()
+
+
+async def test_a_process_that_vanished_with_its_machine_is_left_within_seconds(tier: Tier) -> None:
+    """Nothing answers and nothing closes; then a new process of that name is told of."""
+    document = await tier.publish("d", axis(3))
+    await tier.level()
+    query = Query(axis(3), "w", 1, 1)
+    assert await tier.found(query) == [document.doc_no]
+    address = (await tier.members.live(60))[0].address
+    frozen = tier.client._links[address]._connection
+    assert frozen is not None
+    frozen._take = lambda frame: None  # type: ignore[method-assign] # packets that never arrive
+    began_s = CLOCK.monotonic_s()
+    found = await tier.client.search(query, deadline(60.0))
+    took_s = CLOCK.monotonic_s() - began_s
+    assert (found.coverage, 1.5 < took_s < 5.0, frozen.lost) == (1.0, True, True)
+
+
+async def test_too_many_questions_are_refused_at_once_and_those_in_line_are_answered(
+    tier: Tier,
+) -> None:
+    for name in ("a", "b"):
+        await tier.stop(name)
+    await tier.start("a", 0, max_waiting=4)
+    await tier.start("b", 1, max_waiting=4)
+    query = Query(axis(0), "w", 1, 1)
+    assert await tier.found(query) == []
+    slow = tier.shards["a"]
+    answer = slow.answer
+
+    def slowly(ask: Ask) -> Answer:
+        time.sleep(0.02)
+        return answer(ask)
+
+    slow.answer = slowly  # type: ignore[method-assign] # a search that takes its time
+    began_s = CLOCK.monotonic_s()
+    ended = await asyncio.gather(
+        *(tier.client.search(query, deadline(5.0)) for _ in range(40)), return_exceptions=True
+    )
+    took_s = CLOCK.monotonic_s() - began_s
+    refused = [one for one in ended if isinstance(one, Busy)]
+    assert len(refused) + [getattr(one, "coverage", 0) for one in ended].count(1.0) == 40
+    assert len(refused) >= 20
+    assert took_s < 1.0
 
 
 async def test_a_shard_that_cannot_follow_stops_answering(tier: Tier) -> None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 from prometheus_client import Counter
 
 from chatbot_core import names
-from chatbot_core.errors import Denied, Unavailable
+from chatbot_core.errors import Busy, Denied, Unavailable
 from chatbot_core.retry import Deadline
 from chatbot_runtime.adapters.shard_link import ShardLink
 from chatbot_runtime.domain.model import Found, Hit, MemberRow, Query, SlotMap
@@ -29,12 +29,24 @@ log = logging.getLogger(__name__)
 MEMBER_MAX_AGE_S: Final = 6.0
 _FRESH_S: Final = 1.0
 _USABLE_S: Final = 5.0
+_READ_S: Final = 2.0
+#: The longest that one process may keep a question from being asked elsewhere.
+_ATTEMPT_S: Final = 2.0
+_BUSY_S: Final = 1.0
 #: Waits before slots are asked again; after the last one they are missing.
 _PAUSES_S: Final = (0.0, 0.02, 0.08, 0.2)
 
 _MISSING: Final = Counter(
     "chatbot_missing_slots_total", "Slots that no shard answered for in time, over all questions"
 )
+
+
+@dataclass(slots=True)
+class _Failed:
+    """The addresses that a question was asked at in vain, and whether one was only too busy."""
+
+    addresses: set[str] = field(default_factory=set)
+    busy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +87,29 @@ class ShardClient:
     async def search(self, query: Query, deadline: Deadline) -> Found:
         """Return the best k over all slots. Raises Invalid for a query no shard can search with.
 
-        Raises Unavailable only where no slot map was ever read.
+        Raises Busy at once where a shard and its replicas have too much to do, Unavailable only
+        where no slot map was ever read.
         """
         missing = ALL_SLOTS
         parts: list[tuple[Hit, ...]] = []
-        broken: set[str] = set()
+        failed = _Failed()
         asked_s = self._clock.monotonic_s()
         routing = await self._current(asked_s - _USABLE_S)
-        for pause_s in _PAUSES_S:
+        for turn, pause_s in enumerate(_PAUSES_S):
             if self._clock.monotonic_s() + pause_s >= deadline.at_s:
                 break
             if pause_s:
                 await asyncio.sleep(pause_s)
                 routing = await self._current(asked_s)
             asked_s = self._clock.monotonic_s()
-            answers = await self._scatter(routing, query, missing, broken, deadline)
+            answers = await self._scatter(routing, query, missing, failed, deadline)
             for answer in answers:
                 parts.append(answer.hits)
                 missing -= answer.answered
             if not missing:
                 break
+            if failed.busy and turn:
+                raise Busy("retrieval", _BUSY_S)
         if missing:
             _MISSING.inc(len(missing))
         return Found(merged(parts, query.k), missing)
@@ -109,7 +124,7 @@ class ShardClient:
         owner = routing.shards.get(routing.slot_map.owners[slot], ())
         rows = [row for row in owner if row.ready] or owner
         ask = Ask(_existence(generation.gen), frozenset((slot,)), {slot: seq})
-        answers = [await self._ask(row, ask, deadline, set()) for row in rows]
+        answers = [await self._ask(row, ask, deadline, _Failed()) for row in rows]
         return bool(answers) and all(answer and slot in answer.answered for answer in answers)
 
     async def _scatter(
@@ -117,28 +132,30 @@ class ShardClient:
         routing: _Routing,
         query: Query,
         slots: frozenset[int],
-        broken: set[str],
+        failed: _Failed,
         deadline: Deadline,
     ) -> list[Answer]:
         """Ask one process of each owner for its slots among `slots`; leave out those that fail."""
         asks = []
         for shard, mine in grouped(routing.slot_map.owners, slots).items():
-            row = self._chosen(routing.shards.get(shard, ()), broken)
+            row = self._chosen(routing.shards.get(shard, ()), failed.addresses)
             if row is not None:
-                asks.append(self._ask(row, Ask(query, mine), deadline, broken))
+                asks.append(self._ask(row, Ask(query, mine), deadline, failed))
         return [answer for answer in await asyncio.gather(*asks) if answer is not None]
 
     async def _ask(
-        self, row: MemberRow, ask: Ask, deadline: Deadline, broken: set[str]
+        self, row: MemberRow, ask: Ask, deadline: Deadline, failed: _Failed
     ) -> Answer | None:
         """Return the answer, None where there is none; a silent process leaves time for another."""
         now_s = self._clock.monotonic_s()
-        own = Deadline(min(deadline.at_s, now_s + max(0.25, deadline.left_s(now_s) / 2)))
+        wait_s = min(_ATTEMPT_S, max(0.25, deadline.left_s(now_s) / 2))
+        own = Deadline(min(deadline.at_s, now_s + wait_s))
         try:
             return await self._link(row.address).ask(ask, own)
-        except (Unavailable, Denied) as error:
+        except (Busy, Unavailable, Denied) as error:
             log.info("shard gave no answer", extra={"member": row.name, "why": str(error)})
-            broken.add(row.address)
+            failed.addresses.add(row.address)
+            failed.busy = failed.busy or isinstance(error, Busy)
             return None
 
     def _chosen(self, rows: Iterable[MemberRow], broken: set[str]) -> MemberRow | None:
@@ -190,9 +207,14 @@ class ShardClient:
             if self._routing is not None and self._routing.read_s >= not_before_s:
                 return self._routing
             read_s = self._clock.monotonic_s()
-            slot_map = await self._events.slot_map()
+            try:
+                async with asyncio.timeout(_READ_S):
+                    slot_map = await self._events.slot_map()
+                    rows = await self._members.live(MEMBER_MAX_AGE_S)
+            except TimeoutError:
+                raise Unavailable("database", "no answer in time") from None
             shards: dict[int, tuple[MemberRow, ...]] = {}
-            for row in await self._members.live(MEMBER_MAX_AGE_S):
+            for row in rows:
                 if row.role == names.Role.SHARD and row.shard is not None:
                     shards[row.shard] = (*shards.get(row.shard, ()), row)
             self._routing = _Routing(slot_map, shards, read_s)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
-from chatbot_core.errors import Bug, ChatbotError, Denied, Invalid, Unavailable
+from chatbot_core.errors import Bug, Busy, ChatbotError, Denied, Invalid, Unavailable
 from chatbot_core.retry import Deadline
 from chatbot_runtime.adapters import wire
 from chatbot_runtime.adapters.wire import Frame, Kind
@@ -14,6 +14,7 @@ from chatbot_runtime.domain.scatter import Answer, Ask
 from chatbot_runtime.ports import Clock
 
 CONNECT_S = 1.0
+_BUSY_S = 1.0
 
 
 class ShardLink:
@@ -31,17 +32,22 @@ class ShardLink:
     async def ask(self, ask: Ask, deadline: Deadline) -> Answer:
         """Return the shard's answer.
 
-        Raises Unavailable when it gave none in time, Invalid and Denied as the shard said.
+        Raises Unavailable when it gave none in time, Invalid, Denied and Busy as the shard said.
+        A connection that stayed silent all the time is opened anew: a process that vanished with
+        its machine closes nothing.
         """
         self.in_flight += 1
+        connection, heard = self._connection, 0
         try:
             async with asyncio.timeout(deadline.left_s(self._clock.monotonic_s())):
-                connection = self._connection
                 if connection is None or connection.lost:
                     connection = await self._connected()
+                heard = connection.heard
                 left_ms = deadline.left_ms(self._clock.monotonic_s())
                 body = await connection.request(Kind.SEARCH, wire.ask_body(ask), left_ms)
         except TimeoutError:
+            if connection is not None and connection.heard == heard:
+                connection.close()
             raise Unavailable("shard", "no answer in time") from None
         finally:
             self.in_flight -= 1
@@ -84,6 +90,7 @@ class ShardLink:
 class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self.lost = False
+        self.heard = 0  # messages, to tell a slow process from a silent one
         self._transport: asyncio.Transport | None = None
         self._splitter = wire.Splitter()
         self._waiting: dict[int, asyncio.Future[object]] = {}
@@ -123,6 +130,7 @@ class _Connection(asyncio.Protocol):
             self._waiting.pop(id_, None)
 
     def _take(self, frame: Frame) -> None:
+        self.heard += 1
         if frame.kind is Kind.FAILED and frame.id == 0:
             self._fail(_error(frame.body))
             return
@@ -146,6 +154,8 @@ def _error(body: object) -> ChatbotError:
     kind, message = wire.error(body)
     if kind == "denied":
         return Denied(f"shard: {message}")
+    if kind == "busy":
+        return Busy("shard", _BUSY_S)
     if kind == "invalid":
         return Invalid("question to a shard", message, "what a shard accepts")
     return Bug(f"shard: {message}")

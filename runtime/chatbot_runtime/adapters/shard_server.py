@@ -1,7 +1,9 @@
 """A shard's side of the wire: an asyncio protocol, many questions in flight on one connection.
 
-A search runs inline in the event loop: it takes less time than a switch of threads, and it never
-meets a half-applied document. A connection that does not start with the cluster's token is told
+Searches run one by one in the event loop: one takes less time than a switch of threads, and it
+never meets a half-applied document. Between two of them new questions are read, so that the line
+is known and what does not fit into it is refused at once instead of waiting unseen in a socket.
+A connection that does not start with the cluster's token is told
 so and closed; one that sends what is no frame is closed.
 """
 
@@ -11,14 +13,16 @@ import asyncio
 import contextlib
 import hmac
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Final, Protocol, cast
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
-from chatbot_core.errors import ChatbotError, Denied, Invalid, Unavailable
+from chatbot_core.errors import Busy, ChatbotError, Denied, Invalid, Unavailable
 from chatbot_runtime.adapters import wire
 from chatbot_runtime.adapters.wire import Frame, Kind
+from chatbot_runtime.domain.admission import BoundedQueue
 from chatbot_runtime.domain.scatter import Answer, Ask
 
 log = logging.getLogger(__name__)
@@ -31,6 +35,12 @@ _SEARCH_SECONDS: Final = Histogram(
 _REFUSED: Final = Counter(
     "chatbot_shard_refused_slots_total", "Slots a shard did not answer for", ["reason"]
 )
+_BUSY: Final = Counter("chatbot_shard_busy_total", "Questions refused because too many waited")
+_WAITING: Final = Gauge("chatbot_shard_waiting_searches", "Questions that wait for their turn")
+
+#: Questions in line before a shard refuses more, and how long one may stand there.
+MAX_WAITING: Final = 1024
+MAX_WAIT_S: Final = 1.5
 
 
 class Answering(Protocol):
@@ -49,13 +59,52 @@ class Answering(Protocol):
         ...
 
 
+class Searches:
+    """The one line of questions to a shard, over all its connections."""
+
+    def __init__(
+        self, max_waiting: int = MAX_WAITING, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._queue = BoundedQueue("shard", 1, max_waiting, MAX_WAIT_S)
+        self._now_s = now_s
+        _WAITING.set_function(lambda: self._queue.waiting)
+
+    def submit(
+        self, within_s: float, search: Callable[[], None], refuse: Callable[[Busy], None]
+    ) -> None:
+        """Call `search` at its turn, or `refuse` where that would not come within the time."""
+        ends_s = self._now_s() + min(within_s, MAX_WAIT_S)
+
+        def turn() -> None:
+            try:
+                if self._now_s() > ends_s:
+                    refuse(self._queue.busy())
+                else:
+                    search()
+            finally:
+                self._queue.leave(ticket, self._now_s())
+
+        def admit() -> None:
+            asyncio.get_running_loop().call_soon(turn)
+
+        try:
+            ticket = self._queue.enter(self._now_s(), admit)
+        except Busy as busy:
+            refuse(busy)
+
+
 class ShardProtocol(asyncio.Protocol):
     """One connection of a router."""
 
     def __init__(
-        self, shard: Answering, token: Callable[[], str], connections: set[ShardProtocol]
+        self,
+        shard: Answering,
+        searches: Searches,
+        token: Callable[[], str],
+        connections: set[ShardProtocol],
     ) -> None:
         self._shard = shard
+        self._searches = searches
         self._token = token
         self._connections = connections
         self._splitter = wire.Splitter()
@@ -127,7 +176,7 @@ class ShardProtocol(asyncio.Protocol):
             self._send_error(frame.id, error)
             return
         if self._shard.settled(ask):
-            self._answer(frame.id, ask)
+            self._submit(frame, ask)
             return
         task = asyncio.ensure_future(self._answer_later(frame, ask))
         self._waiting.add(task)
@@ -135,9 +184,22 @@ class ShardProtocol(asyncio.Protocol):
 
     async def _answer_later(self, frame: Frame, ask: Ask) -> None:
         await self._shard.catch_up(ask, frame.deadline_ms / 1000)
-        self._answer(frame.id, ask)
+        self._submit(frame, ask)
+
+    def _submit(self, frame: Frame, ask: Ask) -> None:
+        self._searches.submit(
+            frame.deadline_ms / 1000,
+            lambda: self._answer(frame.id, ask),
+            lambda busy: self._refuse(frame.id, busy),
+        )
+
+    def _refuse(self, id_: int, busy: Busy) -> None:
+        _BUSY.inc()
+        self._send_error(id_, busy)
 
     def _answer(self, id_: int, ask: Ask) -> None:
+        if self._transport is None:
+            return  # the asker went away while the question stood in line
         try:
             with _SEARCH_SECONDS.time():
                 answer = self._shard.answer(ask)
@@ -158,14 +220,19 @@ class ShardProtocol(asyncio.Protocol):
 
 @contextlib.asynccontextmanager
 async def serve_shard(
-    shard: Answering, token: Callable[[], str], host: str, port: int
+    shard: Answering,
+    token: Callable[[], str],
+    host: str,
+    port: int,
+    max_waiting: int = MAX_WAITING,
 ) -> AsyncIterator[int]:
     """Serve inside the context; yield the real port (0 takes a free one). Raises Unavailable."""
     connections: set[ShardProtocol] = set()
+    searches = Searches(max_waiting)
     loop = asyncio.get_running_loop()
     try:
         server = await loop.create_server(
-            lambda: ShardProtocol(shard, token, connections), host, port, backlog=256
+            lambda: ShardProtocol(shard, searches, token, connections), host, port, backlog=256
         )
     except OSError as error:
         raise Unavailable(f"port {port} on {host}", error.strerror or "cannot listen") from error

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import msgpack
 import numpy as np
 
-from chatbot_core.errors import ChatbotError, Denied, Invalid, TooLarge
+from chatbot_core.errors import Busy, ChatbotError, Denied, Invalid, TooLarge
 from chatbot_core.slots import SLOT_COUNT, from_bitmap, to_bitmap
 from chatbot_runtime.domain.model import Hit, Query
 from chatbot_runtime.domain.scatter import Answer, Ask, Refusal
@@ -39,7 +39,7 @@ class Kind(IntEnum):
     WELCOME = 2
     SEARCH = 3
     FOUND = 4
-    FAILED = 5  # body {"error": "invalid" | "denied" | "bug", "message"}
+    FAILED = 5  # body {"error": "invalid" | "denied" | "busy" | "bug", "message"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ def answer(body: object) -> Answer:
 
 def error_body(error: ChatbotError) -> dict[str, object]:
     """Return the body of a FAILED."""
-    kinds = {"invalid": Invalid, "denied": Denied}
+    kinds = {"invalid": Invalid, "denied": Denied, "busy": Busy}
     kind = next((name for name, one in kinds.items() if isinstance(error, one)), "bug")
     return {"error": kind, "message": str(error)[:500]}
 
