@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import Any
 
 from environment import ROOT
 from firstrun.children import Child
@@ -40,11 +41,10 @@ class Preparation:
         self._images: Future[dict[str, str]] = self._pool.submit(self._make_images)
 
     def wait(self) -> dict[str, str]:
-        """Return the images by name once they are in the running cluster; the first failure ends."""
-        wait((self._cluster, self._images), return_when=FIRST_EXCEPTION)
-        for part in (self._cluster, self._images):
-            if part.done():
-                part.result()
+        """Return the images by name once they are in the cluster; the first failure ends it."""
+        parts: tuple[Future[Any], ...] = (self._cluster, self._images)
+        for part in wait(parts, return_when=FIRST_EXCEPTION).done:
+            part.result()
         return self._images.result()
 
     def end(self) -> None:
