@@ -24,7 +24,7 @@ from chatbot_runtime.adapters.postgres.events import PostgresEventLog
 from chatbot_runtime.adapters.postgres.jobs import PostgresJobs
 from chatbot_runtime.adapters.postgres.pool import Database
 from chatbot_runtime.domain import digest
-from chatbot_runtime.domain.model import Chunk, Document, DocumentState, NewDocument
+from chatbot_runtime.domain.model import Chunk, Document, DocumentState, Hit, NewDocument
 
 WRITERS = 8
 SLOT = 5
@@ -219,6 +219,28 @@ async def test_a_snapshot_never_shows_half_a_transaction(database: Database) -> 
     await asyncio.gather(*writing)
     await writer.close()
     assert pulls > 10
+
+
+async def test_rows_of_another_workspace_never_join_a_document_of_ours(database: Database) -> None:
+    """Each join names the workspace by itself: one wrong row is not shown, nor searched."""
+    documents, log = PostgresDocuments(database), PostgresEventLog(database)
+    one, _ = await documents.register(
+        NewDocument("d", "w", "n", "text/plain", 1, b"s" * 32, "main", "w/d", 3)
+    )
+    two = [Chunk(n, n, n + 1, None, f"text {n}") for n in range(2)]
+    await log.write_chunks(1, one, two, ones((2, 384), float16))
+    job = await PostgresJobs(database).take(["ingest"], 60)
+    assert job is not None
+    assert await log.publish(job, 1, one, 2)
+    await database.execute("UPDATE chunk SET workspace = 'v' WHERE ord = 0")
+
+    hits = [Hit(one.doc_no, 1, ord_, 1.0) for ord_ in range(2)]
+    passages = await documents.passages("w", 1, hits)
+    foreign = await documents.passages("v", 1, hits)
+    _, [pulled] = await log.pull(1, {3: 0})
+
+    assert ([passage.text for passage in passages], foreign) == (["text 1"], ())
+    assert pulled.ords.tolist() == [1]
 
 
 async def test_a_rotated_password_is_read_at_the_next_connection(database: Database) -> None:

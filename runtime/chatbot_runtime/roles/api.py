@@ -42,6 +42,8 @@ from chatbot_runtime.sockets import listen
 log = logging.getLogger(__name__)
 
 ROLE: Final = names.Role.API
+#: Nobody who waits for a page or an answer waits longer for one statement.
+_STATEMENT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,11 @@ class _Adapters:
 
     @classmethod
     def of(cls, settings: RuntimeSettings) -> _Adapters:
-        database = Database(settings.secret, settings.secret_path(names.FILE_DATABASE_CA))
+        database = Database(
+            settings.secret,
+            settings.secret_path(names.FILE_DATABASE_CA),
+            statement_timeout_s=_STATEMENT_S,
+        )
         events, members = PostgresEventLog(database), PostgresMembers(database)
 
         def token() -> str:

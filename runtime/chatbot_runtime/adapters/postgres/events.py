@@ -58,8 +58,9 @@ ORDER BY e.slot, e.seq
 _VECTORS: Final = """
 SELECT c.doc_no, array_agg(c.ord ORDER BY c.ord) AS ords,
        string_agg(c.vector, ''::bytea ORDER BY c.ord) AS vectors
-FROM unnest($2::bigint[], $3::integer[]) AS live(doc_no, ver)
+FROM unnest($2::bigint[], $3::integer[], $4::text[]) AS live(doc_no, ver, workspace)
 JOIN chunk c ON c.gen = $1 AND c.doc_no = live.doc_no AND c.ver = live.ver
+     AND c.workspace = live.workspace
 GROUP BY c.doc_no
 """
 
@@ -231,9 +232,8 @@ class PostgresEventLog:
             )
             events = await connection.fetch(_EVENTS, generation, list(after), list(after.values()))
             live = [event for event in events if event["live"]]
-            rows = await connection.fetch(
-                _VECTORS, generation, [e["doc_no"] for e in live], [e["ver"] for e in live]
-            )
+            columns = [[e[name] for e in live] for name in ("doc_no", "ver", "workspace")]
+            rows = await connection.fetch(_VECTORS, generation, *columns)
         vectors = {row["doc_no"]: row for row in rows}
         return (
             {row["slot"]: SlotCounter(**dict(row)) for row in counters},

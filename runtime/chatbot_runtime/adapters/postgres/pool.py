@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -20,10 +21,12 @@ from chatbot_core import names
 from chatbot_core.errors import Bug, NotFound, Unavailable
 from chatbot_runtime.ports import ReadSecret
 
-MIN_CONNECTIONS: Final = 1
 MAX_CONNECTIONS: Final = 8
 CONNECT_TIMEOUT_S: Final = 5.0
 STATEMENT_TIMEOUT_S: Final = 30.0
+#: A server that vanished with its machine closes nothing: unanswered packets end a connection
+#: after this long, and an idle one is asked for a sign of life after this long (tcp(7)).
+SILENCE_MS: Final = 5000
 
 # SQLSTATE classes that our own statements or values cause: data, integrity, syntax and names.
 _OUR_FAULT: Final = frozenset({"22", "23", "42"})
@@ -48,6 +51,8 @@ def border() -> Iterator[None]:
     except asyncpg.InternalClientError as error:
         # What the driver says of a connection that was lost in the middle of its protocol.
         raise Unavailable("database", "connection lost") from error
+    except ssl.SSLError as error:
+        raise Unavailable("database", "its certificate is not accepted") from error
     except (OSError, TimeoutError) as error:
         raise Unavailable("database", "no answer") from error
 
@@ -77,10 +82,12 @@ class Database:
         read_secret: ReadSecret,
         ca_file: Path | None = None,
         max_connections: int = MAX_CONNECTIONS,
+        statement_timeout_s: float = STATEMENT_TIMEOUT_S,
     ) -> None:
         self._read_secret = read_secret
         self._ca_file = ca_file
         self._max_connections = max_connections
+        self._statement_timeout_s = statement_timeout_s
         self._pool: Any = None
         self._opening = asyncio.Lock()
 
@@ -135,7 +142,7 @@ class Database:
             if self._pool is None:
                 self._pool = await asyncpg.create_pool(
                     connect=self._connect,
-                    min_size=MIN_CONNECTIONS,
+                    min_size=0,
                     max_size=self._max_connections,
                     max_inactive_connection_lifetime=300.0,
                 )
@@ -152,10 +159,27 @@ class Database:
         options |= {
             "dsn": dsn,
             "timeout": CONNECT_TIMEOUT_S,
-            "command_timeout": STATEMENT_TIMEOUT_S,
+            "command_timeout": self._statement_timeout_s,
             "server_settings": {"application_name": "chatbot-runtime"},
         }
-        return await asyncpg.connect(**options)
+        connection = await asyncpg.connect(**options)
+        # asyncpg has no option for its socket.
+        _notice_silence(connection._transport.get_extra_info("socket"))  # noqa: SLF001
+        return connection
+
+
+def _notice_silence(transport_socket: Any) -> None:
+    """Let the kernel end a connection whose other side is silent; Unix sockets need none of it."""
+    if transport_socket.family == socket.AF_UNIX or not hasattr(socket, "TCP_USER_TIMEOUT"):
+        return
+    for option, value in (
+        (socket.TCP_USER_TIMEOUT, SILENCE_MS),
+        (socket.TCP_KEEPIDLE, SILENCE_MS // 1000),
+        (socket.TCP_KEEPINTVL, 1),
+        (socket.TCP_KEEPCNT, 3),
+    ):
+        transport_socket.setsockopt(socket.IPPROTO_TCP, option, value)
+    transport_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 def _tls(ca_file: Path, *, check_host: bool) -> ssl.SSLContext:
