@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
@@ -83,11 +84,16 @@ async def upload(client: httpx.AsyncClient, name: str, text: str) -> str:
     sent = await client.post("/api/documents", files={"file": (name, text, "text/plain")})
     assert sent.status_code == 202, sent.text
     doc_id: str = sent.json()["id"]
-    ends_s = time.monotonic() + 30
+    await searchable(client, doc_id)
+    return doc_id
+
+
+async def searchable(client: httpx.AsyncClient, doc_id: str, wait_s: float = 30) -> None:
+    ends_s = time.monotonic() + wait_s
     while True:
         shown = (await client.get(f"/api/documents/{doc_id}")).json()
         if shown["state"] == "Searchable":
-            return doc_id
+            return
         assert shown["state"] != "Failed", shown
         assert time.monotonic() < ends_s, shown
         await asyncio.sleep(0.05)
@@ -161,6 +167,89 @@ async def test_nothing_survives_a_kill_and_the_next_start_has_the_documents(tmp_
         async with logged_in(again) as client:
             answer = await ask(client)
     assert [citation["documentId"] for citation in answer["citations"]] == [doc_id]
+
+
+async def test_an_api_that_is_told_to_stop_ends_its_answers_and_takes_no_others(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "demo"
+    async with demo(data, "--model", str(gguf())) as one, logged_in(one) as client:
+        await upload(client, "kestrel.txt", TEXT)
+        running = processes_of(data)
+        api = next(pid for pid in running if " api " in running[pid])
+        lines: list[str] = []
+        async with client.stream("POST", "/api/chat", json={"question": QUESTION}) as reply:
+            async for line in reply.aiter_lines():
+                if line == "event: meta":
+                    os.kill(api, signal.SIGTERM)
+                    await refused(one.told["url"])
+                lines.append(line)
+        ended = await asyncio.wait_for(one.process.wait(), 30)
+
+    events = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
+    done = json.loads(lines[lines.index("event: done") + 1].removeprefix("data: "))
+    assert (events[0], events[-1], ended) == ("meta", "done", 6)
+    assert events.count("token") >= done["usage"]["answerTokens"] > 0
+    assert "error" not in events
+
+
+async def refused(url: str) -> None:
+    """Wait until a new connection is refused, while running ones go on."""
+    ends_s = time.monotonic() + 5
+    async with httpx.AsyncClient(base_url=url) as stranger:
+        while True:
+            try:
+                await stranger.get("/health", headers={"Connection": "close"})
+            except httpx.ConnectError:
+                return
+            assert time.monotonic() < ends_s, "new requests are still taken"
+            await asyncio.sleep(0.05)
+
+
+async def test_a_killed_ingest_leaves_a_document_that_is_completed_exactly_once(
+    tmp_path: Path,
+) -> None:
+    data, text = tmp_path / "demo", TEXT + "".join(f"\n\nPump {n} is blue." * 9 for n in range(900))
+    async with demo(data) as one:
+        async with logged_in(one) as client:
+            sent = await client.post("/api/documents?name=big.txt", content=text.encode())
+            doc_id = sent.json()["id"]
+            await some_chunks(data)
+            running = processes_of(data)
+            os.kill(next(pid for pid in running if " ingest " in running[pid]), signal.SIGKILL)
+        assert await asyncio.wait_for(one.process.wait(), 30) == 6
+
+    (data / "demo.json").unlink()
+    async with demo(data) as again, logged_in(again) as client:
+        await rows(data, "UPDATE job SET lease_until = now() WHERE kind = 'ingest'")
+        await searchable(client, doc_id, wait_s=120)
+        shown = (await client.get(f"/api/documents/{doc_id}")).json()
+        [written] = await rows(data, "SELECT count(*) AS n, max(ord) + 1 AS past FROM chunk")
+        [events] = await rows(data, "SELECT count(*) AS n, max(chunks) AS chunks FROM doc_event")
+        jobs = await rows(data, "SELECT FROM job WHERE kind = 'ingest'")
+        answer = await ask(client)
+
+    assert (written["n"], written["past"]) == (shown["chunks"], shown["chunks"])
+    assert (events["n"], events["chunks"], jobs) == (1, shown["chunks"], [])
+    assert "7 bar" in answer["answer"]
+
+
+async def rows(data: Path, statement: str) -> list[Any]:
+    connection = await asyncpg.connect((data / "secrets/database/dsn").read_text().strip())
+    try:
+        found: list[Any] = await connection.fetch(statement)
+        return found
+    finally:
+        await connection.close()
+
+
+async def some_chunks(data: Path) -> None:
+    """Wait until a document is half written: rows are there, nothing is published."""
+    ends_s = time.monotonic() + 60
+    while not (await rows(data, "SELECT count(*) AS n FROM chunk"))[0]["n"]:
+        assert time.monotonic() < ends_s, "nothing is written"
+        await asyncio.sleep(0.02)
+    assert await rows(data, "SELECT FROM doc_event") == []
 
 
 async def test_a_process_that_dies_ends_the_demo_with_its_last_lines(tmp_path: Path) -> None:
