@@ -57,7 +57,7 @@ SCALED: Final = "Scaled"
 NOT_WANTED: Final = "NotWanted"
 
 #: What is deleted when the spec no longer asks for it; data and its keys never are.
-_PRUNED: Final = frozenset(
+PRUNED: Final = frozenset(
     {"Deployment", "StatefulSet", "Service", "Job", "ConfigMap", "ServiceAccount"}
 )
 
@@ -284,7 +284,7 @@ def _deletes(observed: Observed, wanted: _Wanted) -> tuple[list[Step], list[Refu
         there
         for key, there in sorted(observed.children.items())
         if key not in keys
-        and there.kind in _PRUNED
+        and there.kind in PRUNED
         and there.owner_uid == observed.owner.uid
         and not there.deleting
     ]

@@ -17,13 +17,13 @@ import httpx
 import pytest
 import yaml
 from fakes.apiserver import Admin, Running, StartOperator, new_namespace
+from fakes.objects import SETTINGS
 from fakes.runtime import FakeRuntime
 
 from chatbot_core import names
 from chatbot_operator.kinds import collection_path
 from chatbot_operator.kube import KubeClient, connect
 from chatbot_operator.main import Operator, Process
-from chatbot_operator.model import OperatorSettings
 from chatbot_operator.plan import plan
 from chatbot_operator.telemetry import Telemetry
 from localkube import testserver
@@ -33,13 +33,6 @@ from localkube.testserver import LoopbackServer
 ROOT = Path(__file__).resolve().parents[2]
 CRD = yaml.safe_load((ROOT / "crds" / "chatbot.i4c.io_chatbotclusters.yaml").read_text())
 DEPLOY = [one for one in yaml.safe_load_all((ROOT / "deploy" / "operator.yaml").read_text()) if one]
-SETTINGS = OperatorSettings(
-    runtime_image="localhost/chatbot-runtime:test",
-    runtime_version="0.1.0",
-    database_image="localhost/chatbot-postgres:test",
-    store_image="localhost/chatbot-store:test",
-    ollama_image="localhost/chatbot-ollama:test",
-)
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
 _PATHS = {
     "Namespace": "/api/v1/namespaces",

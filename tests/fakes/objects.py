@@ -7,6 +7,15 @@ from typing import Any
 
 from chatbot_core import names
 from chatbot_operator.kinds import Object, Ref
+from chatbot_operator.model import OperatorSettings
+
+SETTINGS = OperatorSettings(
+    runtime_image="localhost/chatbot-runtime:test",
+    runtime_version="0.1.0",
+    database_image="localhost/chatbot-postgres:test",
+    store_image="localhost/chatbot-store:test",
+    ollama_image="localhost/chatbot-ollama:test",
+)
 
 SPEC: dict[str, Any] = {
     "inference": {"model": "smollm2:135m"},

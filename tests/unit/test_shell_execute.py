@@ -27,6 +27,7 @@ from chatbot_operator.model import (
     Plan,
     Recipe,
     Scale,
+    WantedSecret,
 )
 from chatbot_operator.observe import World, observe
 from chatbot_operator.store import OwnerKey
@@ -189,6 +190,31 @@ async def test_a_child_that_changed_meanwhile_is_read_again(stage: Stage) -> Non
     with pytest.raises(Unavailable, match="changed meanwhile"):
         await executor.execute(observed, Plan((step,)))
     assert stage.world.children.get(CONFIG) is None
+
+
+async def test_a_child_that_the_watch_has_shown_already_is_not_shielded(stage: Stage) -> None:
+    live = await stage.kube.put_live(child(CONFIG, stage.owner_uid))
+    await stage.observed()
+    stage.world.read_child(CONFIG, live)
+    assert stage.world.children.settled(KEY)
+    assert stage.world.children.get(CONFIG) is not None
+    labels = {names.LABEL_INSTANCE: "chat"}
+    stage.world.read_child(CONFIG, {**live, "metadata": {**live["metadata"], "labels": labels}})
+    assert stage.world.children.get(CONFIG) is None
+
+
+async def test_a_secret_that_vanished_between_two_looks_is_known_to_be_absent(
+    stage: Stage,
+) -> None:
+    ref = Ref("Secret", "ns", "chat-internal")
+    secret = child(ref, stage.owner_uid)
+    stage.world.secrets.want(KEY, (WantedSecret(ref.name, frozenset(), awaited=False),))
+    stage.world.secrets.read((KEY, ref.name), await stage.kube.put_live(secret), 0.0)
+    await stage.kube.remove(ref)
+    with pytest.raises(Unavailable, match="changed meanwhile"):
+        await stage.run(Plan((Apply(0, secret, "Changed", "its-former-uid"),)))
+    fact = stage.world.secrets.fact((KEY, ref.name))
+    assert (fact.known, fact.value) == (True, None)
 
 
 async def test_a_write_that_the_server_refuses_is_told_in_its_own_words(stage: Stage) -> None:
