@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,25 @@ async def test_vectors_are_unit_length_and_do_not_depend_on_the_batch(
     assert np.allclose(np.linalg.norm(together, axis=1), 1.0, atol=1e-5)
     # Dynamic quantisation sees the padding of a batch: equal to about a hundredth.
     assert (together * alone).sum(axis=1).min() > 0.98
+
+
+def test_a_full_batch_leaves_no_memory_behind() -> None:
+    """In a process of its own: what it holds at rest and at most, in MB."""
+    program = """
+import asyncio
+from chatbot_runtime.adapters.embedder import MiniLmEmbedder
+
+embedder = MiniLmEmbedder()
+for _ in range(3):
+    asyncio.run(embedder.embed(["a text about lamps " * 80] * 16))
+lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(int(lines["VmRSS"].split()[0]) // 1024, int(lines["VmHWM"].split()[0]) // 1024)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    at_rest, at_most = map(int, ran.stdout.split())
+
+    assert at_rest < 260
+    assert at_most < 480
 
 
 def test_a_batch_never_holds_more_padded_tokens_than_its_limit() -> None:

