@@ -33,9 +33,9 @@ from chatbot_runtime.adapters.ollama import Ollama
 from chatbot_runtime.adapters.parsing import ConfinedParser
 from chatbot_runtime.domain import merging, prompts
 from chatbot_runtime.domain.chunking import chunk
-from chatbot_runtime.domain.citations import FenceFilter, MarkerFilter
+from chatbot_runtime.domain.citations import FenceFilter, MarkerFilter, cited
 from chatbot_runtime.domain.extract import ranked, sentences
-from chatbot_runtime.domain.model import GenerationOptions, Passage, Token
+from chatbot_runtime.domain.model import Citation, GenerationOptions, Passage, Token
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DATA: Final = Path(__file__).resolve().parent / "data"
@@ -50,15 +50,21 @@ _START_WAIT_S: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question; an answer is right that holds all words of any alternative."""
+    """A question; an answer is right that holds all words of any alternative and cites them."""
 
     text: str
     alternatives: tuple[tuple[str, ...], ...]
+    document: str
     group: str
 
-    def right(self, answer: str) -> bool:
-        """Say whether the answer is right, whatever its case and white space."""
-        plain = " ".join(answer.casefold().split())
+    def right(self, answer: str, cited: Sequence[Citation]) -> bool:
+        """Say whether the answer is right and cites its document where it says so."""
+        return self._holds(answer) and any(
+            one.name == self.document and self._holds(one.text) for one in cited
+        )
+
+    def _holds(self, text: str) -> bool:
+        plain = " ".join(text.casefold().split())
         return any(all(w.casefold() in plain for w in words) for words in self.alternatives)
 
 
@@ -94,6 +100,7 @@ async def boatyard(embedder: MiniLmEmbedder, file: Path) -> Corpus:
         Asked(
             one["question"],
             tuple((text,) for text in one["accepted"]),
+            one["document"],
             f"{half[one['document']]}_{one['wording']}",
         )
         for one in content["questions"]
@@ -107,7 +114,8 @@ async def examples(embedder: MiniLmEmbedder) -> Corpus:
     listed = ROOT / "examples" / "questions.yaml"
     content = yaml.safe_load(await asyncio.to_thread(listed.read_text))
     asked = [
-        Asked(one["question"], (tuple(one["answer"]),), "examples") for one in content["questions"]
+        Asked(one["question"], (tuple(one["answer"]),), one["document"], "examples")
+        for one in content["questions"]
     ]
     folder = ROOT / "examples" / "documents"
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -116,8 +124,8 @@ async def examples(embedder: MiniLmEmbedder) -> Corpus:
 
 async def answer(
     embedder: MiniLmEmbedder, client: Ollama, known: Corpus, text: str, token: int
-) -> str:
-    """Return the model's answer as the service would show it; `token` seeds the nonce."""
+) -> tuple[str, tuple[Citation, ...]]:
+    """Return answer and citations as the service would show them; `token` seeds the nonce."""
     vector = (await embedder.embed([text]))[0]
     scores = known.vectors @ vector
     best = [
@@ -146,7 +154,8 @@ async def answer(
         async for item in client.chat(prompt.messages, options, keep_loaded=False)
         if isinstance(item, Token)
     ]
-    return "".join(parts) + markers.feed(fences.end()) + markers.end()
+    whole = "".join(parts) + markers.feed(fences.end()) + markers.end()
+    return whole, cited(whole, shown[: prompt.used], markers.cited)
 
 
 @contextlib.asynccontextmanager
@@ -199,10 +208,10 @@ async def _rounds(
     asked: Counter[str] = Counter()
     for token, known in itertools.product(range(rounds), corpora):
         for one in known.questions:
-            text = await answer(embedder, client, known, one.text, token)
+            text, citations = await answer(embedder, client, known, one.text, token)
             asked[one.group] += 1
-            right[one.group] += one.right(text)
-            if not one.right(text):
+            right[one.group] += one.right(text, citations)
+            if not one.right(text, citations):
                 _say(f"nonce {token}, wrong: {one.text} {text[:100]!r}")
     return right, asked
 
