@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from fakes.operator_world import MINIMAL, World, golden_spec
 from chatbot_core import names, quantity
 from chatbot_core.runtime_config import RuntimeConfig, S3Store
 from chatbot_operator.desired import database, documents
+from chatbot_operator.desired.secrets import RESTART_WHEN_CHANGED
 from chatbot_operator.model import Apply, CreateSecret, Json, Scale
 
 FULL = golden_spec("everything-set")
@@ -322,6 +325,21 @@ def test_the_database_secret_opens_the_database_of_this_namespace() -> None:
 def test_the_start_scripts_are_shell_and_hold_no_secret(shell: str, script: str) -> None:
     subprocess.run([shell, "-n"], input=script.encode(), check=True)
     assert re.search(r"set -eu", script)
+
+
+@pytest.mark.parametrize("shell", ["bash", "sh"])
+def test_a_program_that_reads_secrets_once_ends_when_they_change(
+    shell: str, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("old")
+    watching = RESTART_WHEN_CHANGED.replace(names.SECRETS_DIR, str(tmp_path))
+    script = f"set -eu\n{watching}exec sleep 30".replace("sleep 10", "sleep 0.1")
+    with subprocess.Popen([shell, "-c", script]) as program:
+        with pytest.raises(subprocess.TimeoutExpired):
+            program.wait(0.6)
+        key.write_text("new")
+        assert program.wait(5) == -signal.SIGINT
 
 
 def test_the_image_of_a_migration_is_part_of_its_name() -> None:

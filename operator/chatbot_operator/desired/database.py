@@ -10,7 +10,7 @@ from chatbot_core.v1alpha1.storage import Claim
 from chatbot_operator.desired import context, pods
 from chatbot_operator.desired.context import Context, Desired, Rank
 from chatbot_operator.desired.pods import Resources
-from chatbot_operator.desired.secrets import Mount
+from chatbot_operator.desired.secrets import RESTART_WHEN_CHANGED, Mount
 from chatbot_operator.model import Json
 
 RESOURCES: Final = Resources(cpu="100m", memory="256Mi", memory_limit="1Gi")
@@ -22,10 +22,11 @@ _SOCKETS: Final = "/var/run/postgresql"
 #: Works with every image whose PATH holds bash, initdb and postgres, as the official one's does.
 #: The data folder gets its name only when role and database exist, so that a start that was cut
 #: short is repeated. Passwords are set at every start by a backend that nobody can connect to:
-#: rotation is an edit of the Secret and a restart.
+#: rotation is an edit of the Secret, which restarts the container.
 START: Final = f"""\
 set -euo pipefail
 umask 077
+{RESTART_WHEN_CHANGED}\
 data={_DATA}/pgdata
 quoted() {{ local text; text=$(<"{_SECRETS}/$1"); printf "'%s'" "${{text//\\'/\\'\\'}}"; }}
 alone() {{ postgres --single -D "$1" -c log_min_messages=fatal postgres >/dev/null; }}

@@ -10,7 +10,7 @@ from chatbot_core.v1alpha1.storage import Claim
 from chatbot_operator.desired import context, pods
 from chatbot_operator.desired.context import Context, Desired, Rank
 from chatbot_operator.desired.pods import Resources
-from chatbot_operator.desired.secrets import Mount
+from chatbot_operator.desired.secrets import RESTART_WHEN_CHANGED, Mount
 from chatbot_operator.model import Json
 
 RESOURCES: Final = Resources(cpu="50m", memory="64Mi", memory_limit="512Mi")
@@ -25,6 +25,7 @@ _HEALTH: Final = "/healthz"
 START: Final = f"""\
 set -eu
 umask 077
+{RESTART_WHEN_CHANGED}\
 mkdir -p {_DATA}/objects {_DATA}/metadata
 ROOT_ACCESS_KEY_ID=$(cat {_SECRETS}/{names.KEY_ACCESS_KEY_ID})
 ROOT_SECRET_ACCESS_KEY=$(cat {_SECRETS}/{names.KEY_SECRET_ACCESS_KEY})

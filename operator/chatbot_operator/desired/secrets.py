@@ -17,6 +17,15 @@ _ADMIN_PASSWORD_LENGTH: Final = 20
 _ACCESS_KEY_LENGTH: Final = 20
 
 
+#: For start scripts of programs that read Secrets once: ends the program that follows by `exec`
+#: when the mounted files have changed, so that its container starts again with the new ones.
+RESTART_WHEN_CHANGED: Final = f"""\
+seen() {{ cat {names.SECRETS_DIR}/* | sha256sum; }}
+before=$(seen)
+(while sleep 10; do [ "$(seen)" = "$before" ] || kill -INT $$; done) &
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Mount:
     """Keys of one Secret as files below `names.SECRETS_DIR`: (key, path) pairs."""
