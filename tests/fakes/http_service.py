@@ -11,7 +11,8 @@ from typing import Any
 
 import httpx
 from fakes.application import ExactShards, MemoryStore, ScriptedModel, WordEmbedder
-from fakes.data import FakeDocuments, FakeEventLog, FakeJobs, World
+from fakes.data import FakeDocuments, FakeEventLog, World
+from fakes.jobs import FakeJobs
 from fakes.people import FakeAccounts, FakeMembers, FakeSettings
 
 from chatbot_core.runtime_config import Inference, Ingest, Live, SelfTest

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from fakes.data import FakeDocuments, FakeEventLog, FakeJobs, World
+from fakes.data import FakeDocuments, FakeEventLog, World
+from fakes.jobs import FakeJobs
 from fakes.people import FakeAccounts, FakeMembers, FakeSettings
 from numpy.typing import NDArray
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from fakes.data import FakeDocuments, FakeEventLog, FakeJobs, World
+from fakes.data import FakeDocuments, FakeEventLog, World
+from fakes.jobs import FakeJobs
 from fakes.people import FakeMembers
 from fakes.shards import FakeShards
 from numpy.typing import NDArray

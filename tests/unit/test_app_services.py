@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import httpx
 import pytest
 from fakes.application import ScriptedModel, WordEmbedder
-from fakes.data import FakeDocuments, FakeEventLog, FakeJobs, World
+from fakes.data import FakeDocuments, FakeEventLog, World
+from fakes.jobs import FakeJobs
 from fakes.people import FakeMembers, FakeSettings
 from hypothesis import given
 from hypothesis import strategies as st

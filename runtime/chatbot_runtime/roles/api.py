@@ -30,6 +30,7 @@ from chatbot_runtime.routes.context import ApiServices
 from chatbot_runtime.routes.internal import internal_routes
 from chatbot_runtime.services.accounts import AccountService
 from chatbot_runtime.services.documents import DocumentService, Reach
+from chatbot_runtime.services.embedding import QueuedEmbedder
 from chatbot_runtime.services.health import Health, HealthPorts, Readiness
 from chatbot_runtime.services.members import Heartbeat
 from chatbot_runtime.services.questions import Questions
@@ -56,7 +57,7 @@ class _Adapters:
     members: PostgresMembers
     shards: ShardClient
     model: InferenceProxies
-    embedder: MiniLmEmbedder
+    embedder: QueuedEmbedder
     stores: dict[str, Blobs]
 
     @classmethod
@@ -78,7 +79,7 @@ class _Adapters:
             members=members,
             shards=ShardClient(events, members, token, settings.clock),
             model=InferenceProxies(members, token, settings.clock, random.SystemRandom().sample),
-            embedder=MiniLmEmbedder(),
+            embedder=QueuedEmbedder(MiniLmEmbedder(), settings.clock),
             stores=make_stores(settings, settings.boot.api.stores),
         )
 
