@@ -205,6 +205,16 @@ def test_no_object_of_the_main_manager_states_replicas() -> None:
     assert all("replicas" not in thing.get("spec", {}) for _, thing in every_object())
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_no_case_is_unready_without_saying_whether_time_cures_it(case: str) -> None:
+    status = plan_of(case).status
+    if status is None:
+        return
+    stated = {one["type"]: one["status"] for one in status["conditions"]}
+    course = [stated[kind] for kind in ("Reconciling", "Stalled") if kind in stated]
+    assert course == ["True"] or (course == [] and stated["Ready"] == "True")
+
+
 def test_every_case_says_what_it_is_about() -> None:
     assert len(CASES) >= 12
     for case in CASES:
