@@ -130,8 +130,8 @@ class OperatorSettings:
     """What the operator was started with; images are whole references.
 
     Version and images are only the choice for an object that is seen for the first time:
-    afterwards the choice is read back from the object's ConfigMap, so that another operator
-    rolls nothing.
+    afterwards the choice is read back from the object's ConfigMap, or from the copy on its
+    ServiceAccount, so that another operator rolls nothing.
     """
 
     runtime_image: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,24 @@ def child_of(desired: Json, uid: str, before: Child | None = None) -> Child:
         managed=managed_fields(desired),
         **specific,
     )
+
+
+def without(managed: Json | None, *path: str) -> Json:
+    """Return our entry of managedFields as it is when somebody took what is below a path."""
+    kept = deepcopy(managed or {})
+    below = kept
+    for key in path[:-1]:
+        below = below[key]
+    del below[path[-1]]
+    return kept
+
+
+def applied(plan: Plan) -> list[tuple[str, str, str]]:
+    return [
+        (step.object["kind"], step.object["metadata"]["name"], step.reason)
+        for step in plan.steps
+        if isinstance(step, Apply)
+    ]
 
 
 @dataclass(repr=False)
