@@ -209,7 +209,7 @@ async def refused(url: str) -> None:
 async def test_a_killed_ingest_leaves_a_document_that_is_completed_exactly_once(
     tmp_path: Path,
 ) -> None:
-    data, text = tmp_path / "demo", TEXT + "".join(f"\n\nPump {n} is blue." * 9 for n in range(900))
+    data, text = tmp_path / "demo", TEXT + "".join(f"\n\nPump {n} is blue." * 9 for n in range(500))
     async with demo(data) as one:
         async with logged_in(one) as client:
             sent = await client.post("/api/documents?name=big.txt", content=text.encode())
