@@ -39,6 +39,7 @@ class Store(Generic[K, V]):
         self._entries: dict[K, Entry[V]] = {}
         self._keys_of: dict[OwnerKey, dict[K, None]] = {}
         self._shields: dict[K, int] = {}
+        self._gone: dict[K, int] = {}
         self._scopes: dict[str, bool] = {}
         self._scope_of: dict[K, str] = {}
         self._all_listed = asyncio.Event()
@@ -85,6 +86,7 @@ class Store(Generic[K, V]):
             if self._shields.get(key, 0) <= version:
                 self._shields.pop(key, None)
                 self._put(scope, key, entry)
+        self._gone = {key: at for key, at in self._gone.items() if at > version}
         self._scopes[scope] = True
         if self.complete:
             self._all_listed.set()
@@ -101,14 +103,19 @@ class Store(Generic[K, V]):
         if version < self._shields.get(key, 0):
             return
         self._shields.pop(key, None)
+        self._gone[key] = version
         entry = self._remove(key)
         if entry is not None:
             self._wake(entry.owner)
 
     def wrote(self, scope: str, key: K, entry: Entry[V]) -> None:
-        """Take the answer to a write of ours; does not wake: the writer knows."""
+        """Take the answer to a write of ours; does not wake: the writer knows.
+
+        The watch may be faster than the answer, also with the news of a deletion after it.
+        """
         old = self._entries.get(key)
-        if old is not None and old.version >= entry.version:
+        known = self._gone.get(key, 0) if old is None else old.version
+        if known >= entry.version:
             return
         self._insert(scope, key, entry)
         self._shields[key] = entry.version

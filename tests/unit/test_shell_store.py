@@ -85,3 +85,13 @@ def test_the_watch_may_be_faster_than_the_answer() -> None:
     store.wrote(SCOPE, "x", entry("ours", 5))
     assert store.get("x") == "newer"
     assert store.settled(OWNER)
+
+
+def test_the_answer_to_a_write_does_not_raise_what_was_deleted_after_it() -> None:
+    store, _ = made()
+    store.seen(SCOPE, "x", entry("ours", 5))
+    store.vanished("x", 6)
+    store.wrote(SCOPE, "x", entry("ours", 5))
+    assert store.get("x") is None
+    store.wrote(SCOPE, "x", entry("made again", 7))
+    assert store.get("x") == "made again"
