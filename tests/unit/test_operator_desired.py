@@ -290,10 +290,15 @@ def test_the_api_is_never_short_of_a_pod_and_inference_needs_no_room_for_two() -
     assert found["Deployment", "docs-store-main"]["spec"]["strategy"] == {"type": "Recreate"}
 
 
-def test_pods_have_the_drain_time_to_end_their_answers() -> None:
+def test_pods_have_the_drain_time_to_end_their_answers_once_nobody_new_comes() -> None:
     templates = pods_of(FULL)
-    for name in ("Deployment/docs-api", "Deployment/docs-inference"):
-        assert templates[name]["spec"]["terminationGracePeriodSeconds"] == 90
+    api, inference = (templates[f"Deployment/docs-{tier}"]["spec"] for tier in ("api", "inference"))
+    leave = {"preStop": {"sleep": {"seconds": 5}}}
+    assert (
+        api["terminationGracePeriodSeconds"],
+        api["containers"][0]["lifecycle"],
+        inference["terminationGracePeriodSeconds"],
+    ) == (90 + 5, leave, 90)
 
 
 def test_the_roles_are_started_as_the_command_line_expects() -> None:

@@ -15,6 +15,8 @@ from chatbot_operator.model import Json
 RESOURCES: Final = Resources(cpu="100m", memory="256Mi", memory_limit="1Gi")
 TMP_SIZE: Final = "2Gi"
 SERVICE_PORT: Final = 80
+#: An ending pod serves on until every kube-proxy has heard that it is no endpoint any more.
+LEAVE_S: Final = 5
 
 
 def desired(ctx: Context) -> tuple[Desired, ...]:
@@ -37,9 +39,10 @@ def _deployment(ctx: Context, name: str, mounts: tuple[secrets.Mount, ...]) -> J
     one = RuntimeContainer(
         Role.API, RESOURCES, mounts, ports=(("http", names.PORT_PUBLIC),), startup_s=180
     )
+    leave = {"lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_S}}}}
     spec = {
-        **pods.pod_spec(ctx, pods.USER_ID, ctx.spec.inference.drain_seconds),
-        "containers": [pods.runtime_container(ctx, one)],
+        **pods.pod_spec(ctx, pods.USER_ID, ctx.spec.inference.drain_seconds + LEAVE_S),
+        "containers": [pods.runtime_container(ctx, one) | leave],
         "volumes": pods.runtime_volumes(ctx, one, TMP_SIZE),
     }
     return {
