@@ -88,7 +88,7 @@ class Running:
     def writes(self) -> list[str]:
         """Return every write request of the operator since `forget_writes`, but Events."""
         found = []
-        for line in self.server.audit_log.read_text().splitlines()[self._read_from :]:
+        for line in self._whole_lines()[self._read_from :]:
             entry = json.loads(line)
             what = entry.get("objectRef") or {}
             mine = entry["user"]["username"] == OPERATOR and what.get("resource") != "events"
@@ -97,8 +97,12 @@ class Running:
                 found.append(" ".join(part for part in parts if part))
         return found
 
+    def _whole_lines(self) -> list[str]:
+        # The server may be in the middle of its last line.
+        return self.server.audit_log.read_text().rpartition("\n")[0].splitlines()
+
     def forget_writes(self) -> None:
-        self._read_from = len(self.server.audit_log.read_text().splitlines())
+        self._read_from = len(self._whole_lines())
 
     async def quiet(self, still_s: float = 2.0, within_s: float = 40.0) -> None:
         """Wait until nothing was written for a while."""

@@ -102,8 +102,9 @@ class Cluster:
         ]
 
     def writes(self, since: datetime) -> list[Write]:
-        lines = Path(self.status["auditLog"]).read_text(errors="replace").splitlines()
-        seen = [_write(json.loads(line)) for line in lines if line.endswith("}")]
+        # The server may be in the middle of its last line.
+        whole, _, _ = Path(self.status["auditLog"]).read_text(errors="replace").rpartition("\n")
+        seen = [_write(json.loads(line)) for line in whole.splitlines()]
         return [write for write in seen if write and write.at >= since]
 
     @contextmanager
