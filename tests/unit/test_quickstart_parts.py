@@ -43,7 +43,7 @@ def test_the_plan_names_machine_provider_needs_and_both_stages() -> None:
         "machine   Linux x86_64, Python 3.11.2, 2 cores",
         "          8 GiB memory, 40 GiB free disk",
         "provider  node, built while stage 1 is shown",
-        "needs     about 3 GiB memory, 8 GiB disk",
+        "needs     about 3 GiB memory, 10 GiB disk",
         f"stage 1   the application alone, embedded: about {embedded_s:.0f} s",
         f"stage 2   the same on Kubernetes: about {whole_s:.0f} s in all",
     ]
