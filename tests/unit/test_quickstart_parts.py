@@ -90,7 +90,7 @@ def test_built_images_replace_those_of_the_manifest_and_others_stay() -> None:
                 "image": "example.com/chatbot-operator:dev",
                 "env": [
                     {"name": "RUNTIME_IMAGE", "value": "example.com/runtime"},
-                    {"name": "DATABASE_IMAGE", "value": "docker.io/postgres:18"},
+                    {"name": "DATABASE_IMAGE", "value": "postgres:18"},
                     {"name": "WATCH_NAMESPACES", "value": ""},
                 ],
             }
@@ -106,7 +106,7 @@ def test_built_images_replace_those_of_the_manifest_and_others_stay() -> None:
         "image": "localhost/operator:1",
         "env": [
             {"name": "RUNTIME_IMAGE", "value": "localhost/runtime:1"},
-            {"name": "DATABASE_IMAGE", "value": "docker.io/postgres:18"},
+            {"name": "DATABASE_IMAGE", "value": "postgres:18"},
             {"name": "WATCH_NAMESPACES", "value": ""},
         ],
     }
