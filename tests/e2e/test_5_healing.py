@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from e2e.harness.chatbot import HEAL_TIMEOUT_S, Chatbot
 from e2e.harness.cluster import Cluster
+from e2e.harness.people import works_again
 from e2e.harness.waiting import until
 
 from chatbot_core import names
-from firstrun import questions
 from firstrun.service import Service
 
 
@@ -28,9 +28,7 @@ def test_every_deleted_stateful_set_comes_back_and_the_service_answers_again(
     for child in children:
         chatbot.delete_child(child)
         chatbot.wait_recreated(child)
-    chatbot.wait_ready()
-    question = questions.chosen()
-    assert questions.cited(service.ask(question.text), question) is not None
+    works_again(chatbot, service)
 
 
 def test_a_label_taken_away_by_hand_comes_back(chatbot: Chatbot) -> None:

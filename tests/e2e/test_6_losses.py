@@ -8,6 +8,7 @@ from threading import Event, Thread
 
 import pytest
 from e2e.harness.chatbot import Chatbot
+from e2e.harness.people import works_again
 from e2e.harness.waiting import until
 
 from chatbot_core.names import Component
@@ -15,7 +16,6 @@ from firstrun import questions
 from firstrun.service import Service, ServiceError
 
 GAP_TIMEOUT_S = 60.0
-AGAIN_TIMEOUT_S = 15.0
 #: No new pod takes a document sooner; a running worker does so in a tenth of it.
 LEAST_START_S = 1.0
 
@@ -92,21 +92,6 @@ def test_without_one_api_replica_the_other_goes_on(chatbot: Chatbot, service: Se
     assert ready_pods(chatbot, Component.API) == {kept.uid}
     chatbot.wait_replaced(lost, Component.API)
     works_again(chatbot, service)
-
-
-def works_again(chatbot: Chatbot, service: Service) -> None:
-    """The API hears of a new pod with its next heartbeat; until then it says 503 and when."""
-    chatbot.wait_ready()
-    question = questions.chosen()
-
-    def cited() -> bool | None:
-        try:
-            return questions.cited(service.ask(question.text), question) is not None
-        except ServiceError as error:
-            assert error.status == 503, error
-            return None
-
-    until("a question works again", cited, AGAIN_TIMEOUT_S)
 
 
 def seconds_queued(service: Service, document: str) -> float:
