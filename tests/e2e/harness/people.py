@@ -2,6 +2,7 @@
 
 from e2e.harness.chatbot import Chatbot
 from e2e.harness.waiting import until
+
 from firstrun import questions
 from firstrun.service import Service, ServiceError
 
