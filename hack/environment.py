@@ -24,7 +24,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 
 #: What tests and gates need; scripts that run the service alone need less and start sooner.
-DEVELOPMENT = ("--group", "dev")
+DEVELOPMENT = ("--group", "dev", "--group", "model")
 DEMO = ("--no-default-groups", "--extra", "demo", "--group", "model")
 
 
