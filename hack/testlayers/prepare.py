@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -9,7 +10,8 @@ from collections.abc import Callable, Sequence
 from environment import ROOT
 from testlayers.layers import Layer
 
-CLUSTER_NAME = "e2e"
+#: One instance a checkout: two checkouts that test at once never end each other's cluster.
+CLUSTER_NAME = f"e2e-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:6]}"
 _CLUSTER = ("hack/cluster", "--name", CLUSTER_NAME)
 
 

@@ -11,12 +11,13 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from e2e.harness import cluster
 from e2e.harness.cluster import hack
 
 from environment import ROOT
 from firstrun import questions, state
 
-NAME = "e2e-quickstart"
+NAME = f"{cluster.NAME}-quickstart"
 COMMAND = [sys.executable, "hack/quickstart", "--name", NAME]
 WARM_LIMIT_S = 120.0
 SILENCE_LIMIT_S = 10.5

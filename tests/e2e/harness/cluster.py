@@ -16,8 +16,9 @@ from typing import Any
 from environment import ROOT
 from firstrun import kube, manifests, questions
 from firstrun.kube import Kubectl
+from testlayers.prepare import CLUSTER_NAME
 
-NAME = "e2e"
+NAME = CLUSTER_NAME
 OPERATOR_ACCOUNT = "chatbot-operator"
 CONDITIONS = "jsonpath={range .items[*]}{.status.conditions}{'\\n'}{end}"
 
