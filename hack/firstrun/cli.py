@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -132,4 +133,7 @@ def _down(name: str, book: Book) -> int:
     done = subprocess.run([*CLUSTER, *provider, "--name", name, "down"], cwd=ROOT, check=False)
     if done.returncode == 0:
         shutil.rmtree(book.path, ignore_errors=True)
+        # Other clusters' quick starts may have theirs beside it.
+        with contextlib.suppress(OSError):
+            book.path.parent.rmdir()
     return done.returncode
