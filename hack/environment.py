@@ -24,8 +24,8 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 
 #: What tests and gates need; scripts that run the service alone need less and start sooner.
-DEVELOPMENT = ("--group", "dev", "--group", "model")
-DEMO = ("--no-default-groups", "--extra", "demo", "--group", "model")
+DEVELOPMENT = ("--group", "dev", "--group", "quickstart")
+DEMO = ("--no-default-groups", "--extra", "demo", "--group", "quickstart")
 
 
 def ensure_venv(selection: Sequence[str] = DEVELOPMENT, progress: Progress | None = None) -> Path:

@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         description="Build container images into the user's cache and print a JSON map of them.",
     )
     images.add_argument("--only", nargs="+", metavar="NAME", choices=NAMES, help="of: %(choices)s")
-    images.add_argument("--registry", metavar="R", help="registry and path, such as registry.example.com/me")
+    images.add_argument("--registry", metavar="R", help="such as registry.example.com/me")
     images.add_argument("--push", action="store_true", help="push operator and runtime there")
     return top
 
