@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,7 @@ def test_asyncpg_is_imported_below_its_adapter_only() -> None:
     assert importers <= {"postgres"}
 
 
+@functools.cache
 def _imports(path: Path) -> set[str]:
     tree = ast.parse(path.read_text())
     return {
