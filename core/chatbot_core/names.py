@@ -128,7 +128,6 @@ KEY_PASSWORD: Final = "password"  # noqa: S105 - the name of a key
 KEY_SUPERUSER_PASSWORD: Final = "superuser-password"  # noqa: S105 - the name of a key
 KEY_ACCESS_KEY_ID: Final = "accessKeyId"
 KEY_SECRET_ACCESS_KEY: Final = "secretAccessKey"  # noqa: S105 - the name of a key
-KEY_CA: Final = "ca.crt"
 
 # Key of the ConfigMap and where every runtime container finds it.
 CONFIG_KEY: Final = "runtime.json"

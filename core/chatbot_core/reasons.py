@@ -53,7 +53,6 @@ class Reason(StrEnum):
     VOLUME_CANNOT_SHRINK = "VolumeCannotShrink"
     WRITE_REFUSED = "WriteRefused"
     STATUS_UNKNOWN = "StatusUnknown"
-    DELETING = "Deleting"
 
 
 SENTENCES: Final[dict[Reason, str]] = {
@@ -82,7 +81,6 @@ SENTENCES: Final[dict[Reason, str]] = {
     Reason.VOLUME_CANNOT_SHRINK: "A claim is larger than the spec says; state its size or more.",
     Reason.WRITE_REFUSED: "The API server refused a write; the message quotes it.",
     Reason.STATUS_UNKNOWN: "The runtime could not be asked; the last known state stands.",
-    Reason.DELETING: "The object is being deleted.",
 }
 
 #: Reasons that time alone does not cure: they make `Stalled` true (kstatus Failed).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from chatbot_core import names
 from chatbot_core.v1alpha1.fields import (
@@ -22,20 +22,22 @@ from chatbot_core.v1alpha1.storage import Claim, Database, Documents, ScratchSto
 _ROOT_NAME = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
 
+def _replicas(default: int) -> Any:
+    return stated(
+        Edit.LIVE, "Number of replicas that the tier runs.", default=default, ge=1, le=100
+    )
+
+
 class Scaling(Object):
     """How many replicas a tier runs."""
 
-    min_replicas: int = stated(
-        Edit.LIVE, "Number of replicas that the tier runs.", default=1, ge=1, le=100
-    )
+    min_replicas: int = _replicas(1)
 
 
 class ApiScaling(Object):
     """How many API replicas run."""
 
-    min_replicas: int = stated(
-        Edit.LIVE, "Number of replicas that the tier runs.", default=2, ge=1, le=100
-    )
+    min_replicas: int = _replicas(2)
 
 
 class Api(Object):
