@@ -16,9 +16,18 @@ from chatbot_runtime.domain.model import Generation, SlotMap
 FIRST = FirstGeneration("model-a", 384, 3)
 
 
+async def use_as_a_role(database: Database) -> None:
+    """Ask over a pool as a serving role opens it."""
+    judged = Database(database._read_secret, judge=require_schema)
+    try:
+        assert await judged.fetch("SELECT 1")
+    finally:
+        await judged.close()
+
+
 async def test_an_empty_database_says_that_it_is_not_migrated(empty: Database) -> None:
     with pytest.raises(Unavailable, match="not migrated"):
-        await require_schema(empty)
+        await use_as_a_role(empty)
     with pytest.raises(Unavailable, match="not migrated"):
         await PostgresEventLog(empty).generation()
 
@@ -29,7 +38,7 @@ async def test_five_migrations_at_once_make_one_schema(empty: Database) -> None:
     for pool in pools:
         await pool.close()
     assert sorted(before) == [0, 1, 1, 1, 1]
-    await require_schema(empty)
+    await use_as_a_role(empty)
     log = PostgresEventLog(empty)
     assert await log.generation() == Generation(1, "model-a", 384)
     assert await log.slot_map() == SlotMap(1, initial_owners(3))
@@ -48,8 +57,15 @@ async def test_a_newer_schema_is_left_alone(empty: Database) -> None:
     await empty.execute("UPDATE setting SET value = '{\"version\": 99}'")
     with pytest.raises(Invalid, match="schema_version: 99 is not allowed"):
         await migrate(empty, FIRST)
-    with pytest.raises(Unavailable, match="schema version is 99, this image needs 1"):
-        await require_schema(empty)
+    with pytest.raises(Unavailable, match="schema version 99 works from 99 on, this image has 1"):
+        await use_as_a_role(empty)
+
+
+async def test_a_newer_schema_that_works_for_this_image_is_used(empty: Database) -> None:
+    await migrate(empty, FIRST)
+    stored = '{"version": 2, "works_from": 1}'
+    await empty.execute("UPDATE setting SET value = $1::jsonb", stored)
+    await use_as_a_role(empty)
 
 
 async def test_a_role_that_may_not_create_is_told_what_to_grant(empty: Database) -> None:

@@ -344,3 +344,19 @@ async def test_shards_wait_for_the_schema(postgres: object, tmp_path: Path) -> N
                 await tier.client.search(queries(1)[0], deadline(0.5))
     finally:
         await postgres.statement(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[attr-defined] # as above
+
+
+async def test_shards_leave_a_schema_alone_that_is_too_new_for_them(
+    database: Database, tmp_path: Path
+) -> None:
+    await database.execute(
+        "UPDATE setting SET value = $1::jsonb WHERE key = 'schema_version'",
+        '{"version": 2, "works_from": 2}',
+    )
+    async with running(database._read_secret("database/dsn"), tmp_path) as tier:
+
+        async def refuses() -> bool:
+            return "schema version 2 works from 2 on, this image has 1" in tier.logs()
+
+        await until(refuses, tier.logs)
+        assert await PostgresMembers(database).live(6) == ()

@@ -24,6 +24,7 @@ from chatbot_runtime.adapters.proxy_client import InferenceProxies
 from chatbot_runtime.adapters.shard_client import ShardClient
 from chatbot_runtime.background import background
 from chatbot_runtime.internal_http import serve_internal, serve_on
+from chatbot_runtime.roles.database import judged_database
 from chatbot_runtime.roles.stores import Blobs, make_stores, start_stores
 from chatbot_runtime.routes.app import create_app
 from chatbot_runtime.routes.context import ApiServices
@@ -62,11 +63,7 @@ class _Adapters:
 
     @classmethod
     def of(cls, settings: RuntimeSettings) -> _Adapters:
-        database = Database(
-            settings.secret,
-            settings.secret_path(names.FILE_DATABASE_CA),
-            statement_timeout_s=_STATEMENT_S,
-        )
+        database = judged_database(settings, statement_timeout_s=_STATEMENT_S)
         events, members = PostgresEventLog(database), PostgresMembers(database)
 
         def token() -> str:

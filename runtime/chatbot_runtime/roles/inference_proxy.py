@@ -9,9 +9,9 @@ from chatbot_core import names
 from chatbot_core.errors import Invalid
 from chatbot_runtime.adapters.ollama import Ollama
 from chatbot_runtime.adapters.postgres.members import PostgresMembers
-from chatbot_runtime.adapters.postgres.pool import Database
 from chatbot_runtime.background import background
 from chatbot_runtime.internal_http import serve_internal, serve_on
+from chatbot_runtime.roles.database import judged_database
 from chatbot_runtime.routes import inference as routes
 from chatbot_runtime.services.inference import InferenceQueue
 from chatbot_runtime.services.members import Heartbeat
@@ -58,7 +58,7 @@ async def run(settings: RuntimeSettings) -> None:
     if not boot.model:
         raise Invalid("boot.inference_proxy.model", boot.model, "the name of a model")
     ollama = Ollama(boot.ollama_url)
-    database = Database(settings.secret, settings.secret_path(names.FILE_DATABASE_CA), 1)
+    database = judged_database(settings, 1)
     keeper = ModelKeeper(ollama, boot, settings.clock)
     inference = InferenceQueue(
         ollama, boot, lambda: settings.live.inference, settings.clock, keeper.doubt

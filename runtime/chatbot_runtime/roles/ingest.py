@@ -18,6 +18,7 @@ from chatbot_runtime.adapters.postgres.pool import Database
 from chatbot_runtime.background import background
 from chatbot_runtime.domain.model import JobKind
 from chatbot_runtime.internal_http import serve_internal
+from chatbot_runtime.roles.database import judged_database
 from chatbot_runtime.roles.stores import Blobs, make_stores, start_stores
 from chatbot_runtime.services.health import CorpusWatch
 from chatbot_runtime.services.ingest import (
@@ -42,7 +43,7 @@ async def run(settings: RuntimeSettings) -> None:
 
     Raises Invalid where the embedder's files are wrong.
     """
-    database = Database(settings.secret, settings.secret_path(names.FILE_DATABASE_CA))
+    database = judged_database(settings)
     log, jobs = PostgresEventLog(database), PostgresJobs(database)
     stores, embedder = make_stores(settings, settings.boot.ingest.stores), MiniLmEmbedder()
     reading, clearing = _workers(settings, database, stores, embedder)

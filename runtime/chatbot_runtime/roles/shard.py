@@ -11,11 +11,11 @@ from chatbot_core import names
 from chatbot_runtime.adapters.faiss_index import FaissIndex
 from chatbot_runtime.adapters.postgres.events import PostgresEventLog
 from chatbot_runtime.adapters.postgres.members import PostgresMembers
-from chatbot_runtime.adapters.postgres.pool import Database
 from chatbot_runtime.adapters.shard_server import serve_shard
 from chatbot_runtime.background import background
 from chatbot_runtime.domain.model import Generation
 from chatbot_runtime.internal_http import serve_internal
+from chatbot_runtime.roles.database import judged_database
 from chatbot_runtime.services.members import Heartbeat
 from chatbot_runtime.services.shard import Shard
 from chatbot_runtime.settings import RuntimeSettings
@@ -31,7 +31,7 @@ _HELD: Final = Gauge("chatbot_shard_held_slots", "Slots that the slot map gives 
 
 async def run(settings: RuntimeSettings, index: int) -> None:
     """Serve shard `index` until told to stop. Raises Unavailable where a port is taken."""
-    database = Database(settings.secret, settings.secret_path(names.FILE_DATABASE_CA), _CONNECTIONS)
+    database = judged_database(settings, _CONNECTIONS)
     shard = Shard(index, PostgresEventLog(database), _make_index, settings.clock)
     _measure(shard)
     boot = settings.boot.shard

@@ -11,7 +11,7 @@ import contextlib
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,7 +74,8 @@ class Database:
     """Connections on demand, at most `max_connections`, opened with the Secret as it is then.
 
     Every new connection reads the DSN anew, so that a rotated password takes effect at the
-    next connection; nothing is connected before the first use.
+    next connection; nothing is connected before the first use. `judge` sees each new connection
+    before anybody else does, and raises where the service cannot work with what it finds.
     """
 
     def __init__(
@@ -83,11 +84,13 @@ class Database:
         ca_file: Path | None = None,
         max_connections: int = MAX_CONNECTIONS,
         statement_timeout_s: float = STATEMENT_TIMEOUT_S,
+        judge: Callable[[Any], Awaitable[None]] | None = None,
     ) -> None:
         self._read_secret = read_secret
         self._ca_file = ca_file
         self._max_connections = max_connections
         self._statement_timeout_s = statement_timeout_s
+        self._judge = judge
         self._pool: Any = None
         self._opening = asyncio.Lock()
 
@@ -145,6 +148,7 @@ class Database:
                     min_size=0,
                     max_size=self._max_connections,
                     max_inactive_connection_lifetime=300.0,
+                    init=self._judge,
                 )
             return self._pool
 

@@ -19,6 +19,8 @@ from chatbot_runtime.adapters.postgres.pool import Database
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION: Final = 1
+#: For each version of the schema the oldest version whose images still work with it.
+WORKS_FROM: Final = {1: 1}
 OLDEST_SERVER: Final = 140000
 FIRST_GENERATION: Final = 1
 _LOCK: Final = 0x63626332  # "cbc2": any number that other users of the database do not take
@@ -43,7 +45,7 @@ async def migrate(database: Database, first: FirstGeneration) -> int:
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
         try:
             await _probe(connection, witness)
-            before = await _version(connection)
+            before, _ = await _versions(connection)
             if before > SCHEMA_VERSION:
                 raise Invalid(
                     "schema_version", before, f"at most {SCHEMA_VERSION}: use a newer runtime image"
@@ -56,13 +58,20 @@ async def migrate(database: Database, first: FirstGeneration) -> int:
     return before
 
 
-async def require_schema(database: Database) -> None:
-    """Raise Unavailable, with the reason, until the schema is the one this image needs."""
-    row = await database.fetchrow("SELECT value FROM setting WHERE key = 'schema_version'")
-    found = json.loads(row["value"])["version"] if row else 0
-    if found != SCHEMA_VERSION:
+async def require_schema(connection: Any) -> None:
+    """Raise Unavailable, with the reason, on a connection whose schema this image cannot use.
+
+    A newer schema is good as long as it states that it still works for images of ours: that is
+    how roles of the former version go on while a rollout replaces them one after the other.
+    """
+    found, works_from = await _versions(connection)
+    if found < SCHEMA_VERSION:
+        reason = f"schema not migrated yet: version {found}, this image needs {SCHEMA_VERSION}"
+        raise Unavailable("database", reason)
+    if works_from > SCHEMA_VERSION:
         raise Unavailable(
-            "database", f"schema version is {found}, this image needs {SCHEMA_VERSION}"
+            "database",
+            f"schema version {found} works from {works_from} on, this image has {SCHEMA_VERSION}",
         )
 
 
@@ -107,11 +116,13 @@ async def _probe_transactions(connection: Any, witness: Any) -> None:
         await connection.execute("DROP TABLE chatbot_probe")
 
 
-async def _version(connection: Any) -> int:
+async def _versions(connection: Any) -> tuple[int, int]:
+    """Return the schema's version and the oldest one whose images work with it; 0, 0 for none."""
     if await connection.fetchval("SELECT to_regclass('setting')") is None:
-        return 0
+        return 0, 0
     value = await connection.fetchval("SELECT value FROM setting WHERE key = 'schema_version'")
-    return int(json.loads(value)["version"]) if value else 0
+    stored = json.loads(value) if value else {"version": 0}
+    return int(stored["version"]), int(stored.get("works_from", stored["version"]))
 
 
 async def _apply(connection: Any, version: int) -> None:
@@ -121,7 +132,7 @@ async def _apply(connection: Any, version: int) -> None:
         await connection.execute(
             "INSERT INTO setting (key, value) VALUES ('schema_version', $1::jsonb)"
             " ON CONFLICT (key) DO UPDATE SET value = excluded.value, changed_at = now()",
-            json.dumps({"version": version}),
+            json.dumps({"version": version, "works_from": WORKS_FROM[version]}),
         )
     log.info("schema migrated", extra={"version": version})
 
