@@ -213,6 +213,27 @@ class World:
         self.secrets[name] = Fact(Secret(child, frozenset(keys)), self.now_s, known=True)
         return self
 
+    def with_users_secrets(self) -> World:
+        """Let every Secret be there that a person makes and the spec names."""
+        for wanted in self.plan().wanted_secrets:
+            if not wanted.name.startswith(f"{self.name}-"):
+                self.given_secret(wanted.name, *wanted.keys)
+        return self
+
+    def as_stored(self, stored: Json) -> World:
+        """Find the spec, the Secrets and the children that another operator has left behind."""
+        self.spec = stored["spec"]
+        for name, keys in stored["secrets"].items():
+            self.given_secret(name, *keys)
+        for found in stored["objects"]:
+            self._apply(Apply(0, found, "Stored"))
+        for (kind, name), child in list(self.children.items()):
+            if kind in {"Deployment", "StatefulSet"}:
+                replicas = stored["replicas"][f"{kind}/{name}"]
+                self.change(kind, name, replicas=replicas, scaler_owns_replicas=True)
+                assert child.owner_uid == self.uid
+        return self.rolled_out()
+
     def execute(self) -> Plan:
         """Do what the plan says, as the API server would answer it."""
         done = self.plan()
