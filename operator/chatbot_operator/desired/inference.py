@@ -6,7 +6,7 @@ from typing import Final
 
 from chatbot_core import names
 from chatbot_core.names import Component, Role
-from chatbot_core.v1alpha1.spec import ManagedInference
+from chatbot_core.v1alpha1.inference import ManagedInference
 from chatbot_operator.desired import context, pods, secrets
 from chatbot_operator.desired.context import Context, Desired, Rank
 from chatbot_operator.desired.pods import Resources, RuntimeContainer
