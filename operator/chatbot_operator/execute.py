@@ -17,7 +17,7 @@ from typing import Final
 from chatbot_core import names
 from chatbot_core.errors import Unavailable
 from chatbot_core.reasons import Reason
-from chatbot_operator import heal
+from chatbot_operator import contact, heal
 from chatbot_operator.events import EventWriter, News, of_conditions
 from chatbot_operator.generated import filled
 from chatbot_operator.kinds import Object, Ref, ref_of, resource, uid_of
@@ -155,9 +155,9 @@ class _Pass:
         if live is None:
             await self._require_owner()
             return await self._send(step, ref, None)
-        if not self._is_ours(live):
-            if not self._is_left_to_us(live):
-                return self._refuse(ref, _foreign(ref))
+        if not contact.is_ours(live, self.owner):
+            if not contact.is_left_to(live, self.owner):
+                return self._refuse(ref, contact.foreign(ref))
             step = replace(step, reason=TAKEN_OVER)
         return await self._heal(step, live)
 
@@ -267,19 +267,6 @@ class _Pass:
             raise OwnerGoneError
         self.owner_was_read = True
 
-    def _is_ours(self, live: Object) -> bool:
-        meta = live["metadata"]
-        owners = {reference["uid"] for reference in meta.get("ownerReferences") or ()}
-        cluster_uid = (meta.get("annotations") or {}).get(names.ANNOTATION_CLUSTER_UID)
-        return self.owner.uid in owners or cluster_uid == self.owner.uid
-
-    def _is_left_to_us(self, live: Object) -> bool:
-        meta = live["metadata"]
-        label = (meta.get("labels") or {}).get(names.LABEL_RETAINED_FROM)
-        controlled = any(r.get("controller") for r in meta.get("ownerReferences") or ())
-        ours = names.retained_from(self.owner.namespace, self.owner.name)
-        return label == ours and not controlled and "deletionTimestamp" not in meta
-
     async def _refused(self, ref: Ref, answer: WriteRefused) -> Verdict:
         """Sort a refused write: the store was behind (look again), or a fault for people."""
         if answer.code in _STALE:
@@ -352,11 +339,3 @@ def _key(step: Step) -> ChildKey:
             return "Secret", step.name
         case Scale() | Delete():
             return step.kind, step.name
-
-
-def _foreign(ref: Ref) -> Refusal:
-    words = (
-        f"{ref} exists and does not belong to this ChatbotCluster; it is left alone. "
-        "Delete or rename it, or choose another name for the ChatbotCluster."
-    )
-    return Refusal("foreign_object", Reason.FOREIGN_OBJECT, words)
