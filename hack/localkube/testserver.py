@@ -24,6 +24,10 @@ _START_TIMEOUT_S = 60.0
 _ATTEMPTS = 3
 # Without the controller manager nobody makes service accounts, and pods would be refused.
 _WITHOUT_ACCOUNTS = ("--disable-admission-plugins=ServiceAccount",)
+# Nobody provisions volumes here, and a stub kubelet's claims are Bound without one.
+_NO_VOLUMES = (
+    "--controllers=*,-persistentvolume-binder-controller,-persistentvolume-expander-controller",
+)
 _OWNED = ".chatbot-operator-testserver"
 
 
@@ -83,7 +87,7 @@ class LoopbackServer:
         self._run("etcd", servers.etcd(self.plane))
         self.start_apiserver()
         if self.with_controller_manager:
-            self._run("controller-manager", servers.controller_manager(self.plane))
+            self._run("controller-manager", servers.controller_manager(self.plane, _NO_VOLUMES))
             account = "/api/v1/namespaces/default/serviceaccounts/default"
             self._wait(lambda: self.api.get(account) is not None)
 
@@ -116,7 +120,7 @@ def start(state_dir: Path, *, with_controller_manager: bool = False) -> Loopback
 
     The folder is emptied first, so it must be absent, empty or one of ours. The
     controller manager brings namespaces' end, garbage collection, Deployments and Jobs
-    (their pods stay pending). Raises `ClusterError` with the end of a log.
+    (their pods stay pending without a `stubkubelet`). Raises `ClusterError` with the end of a log.
     """
     _clear(state_dir)
     names = ["etcd", "kube-apiserver"]

@@ -15,7 +15,7 @@ from testlayers.tally import HEADER, Outcome, last_line
 _DESCRIPTION = """Runs the gates (style, types, imports, generated files), then the layers of tests.
 
 Without names everything runs, cheapest first:
-  gates unit golden property arch apiserver runtime e2e
+  gates unit golden property arch apiserver runtime crash e2e
 A skipped test, and a layer that cannot run here and is not named in --allow-missing, fail the run.
 Exit codes: 0 all passed, 1 something failed, 2 wrong arguments."""
 

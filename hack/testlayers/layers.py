@@ -35,9 +35,12 @@ FAST = (
     Layer("property", 30, 30),
     Layer("arch", 30, 30),
 )
+_CONTROL_PLANE = ("etcd", "kube-apiserver")
 SLOW = (
-    Layer("apiserver", 300, 120, programs=("etcd", "kube-apiserver")),
+    Layer("apiserver", 300, 120, programs=_CONTROL_PLANE),
     Layer("runtime", 480, 180),
+    # Its campaigns end with a count of all that the ones before have tested.
+    Layer("crash", 600, 400, random_order=False, programs=_CONTROL_PLANE),
     # Its tests share one deployed service and go from harmless to destructive.
     Layer("e2e", 720, 400, random_order=False, needs_cluster=True),
 )

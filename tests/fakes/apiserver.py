@@ -6,8 +6,9 @@ import asyncio
 import itertools
 import json
 import os
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,6 +120,18 @@ class Running:
 
 
 StartOperator = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+@asynccontextmanager
+async def administrator(server: LoopbackServer) -> AsyncIterator[Admin]:
+    """Yield the administrator's hands."""
+    pem = server.certificates
+    context = ssl.create_default_context(cafile=pem / "ca.crt")
+    context.load_cert_chain(pem / "admin.crt", pem / "admin.key")
+    async with httpx.AsyncClient(
+        base_url=server.url, verify=context, timeout=30, trust_env=False
+    ) as http:
+        yield Admin(http)
 
 
 async def until(holds: Callable[[], Awaitable[bool]], what: str, within_s: float = 10.0) -> None:
