@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -163,11 +165,11 @@ def _controller_uid(meta: Json) -> str:
     return ""
 
 
-def _our_fields(meta: Json) -> Json | None:
+def _our_fields(meta: Json) -> str | None:
     for entry in meta.get("managedFields") or ():
         if _is_apply_of(entry, names.MANAGER):
-            fields: Json = entry.get("fieldsV1") or {}
-            return fields
+            # The shards of an object have the same fields: they share one text.
+            return sys.intern(json.dumps(entry.get("fieldsV1") or {}, separators=(",", ":")))
     return None
 
 

@@ -7,29 +7,14 @@ with the same value; a fact that nobody has looked up yet holds the step and lea
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final
-
-from pydantic import ValidationError
 
 from chatbot_core import names
 from chatbot_core.reasons import Reason
-from chatbot_core.runtime_config import RuntimeConfig
-from chatbot_core.v1alpha1 import ChatbotClusterSpec
 from chatbot_operator import drift, progress, safety, status
-from chatbot_operator.desired import (
-    api,
-    config,
-    context,
-    database,
-    documents,
-    inference,
-    ingest,
-    migration,
-    secrets,
-    shards,
-)
-from chatbot_operator.desired.context import Context, Desired, Rank, applied_hash
+from chatbot_operator.desired import context, secrets, target
+from chatbot_operator.desired.context import Choice, Rank
+from chatbot_operator.desired.target import Outline, Target
 from chatbot_operator.model import (
     Apply,
     Child,
@@ -62,15 +47,6 @@ PRUNED: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """The whole target of a pass."""
-
-    children: tuple[Desired, ...]
-    config: RuntimeConfig
-    secrets: Mapping[str, frozenset[str]]
-
-
 def plan(observed: Observed, now_s: float) -> Plan:
     """Return what to do now about one object.
 
@@ -80,26 +56,24 @@ def plan(observed: Observed, now_s: float) -> Plan:
     owner = observed.owner
     if owner.deleting or not observed.children_complete:
         return Plan()
-    spec = _spec(owner)
-    if isinstance(spec, Refusal):
-        new = status.refused_spec(owner, spec.message, now_s)
+    wanted = target.target(target.origin_of(observed, _choice(observed)))
+    if isinstance(wanted, Refusal):
+        new = status.refused_spec(owner, wanted.message, now_s)
         written, wait_s = _status_step(observed, new, now_s)
-        return Plan(refusals=(spec,), status=written, requeue_after_s=wait_s)
-    ctx = _context(observed, spec)
-    wanted = _wanted(ctx)
-    secret_refusals = _secret_refusals(ctx, observed, wanted)
-    secret_steps = _secret_steps(ctx, observed, secret_refusals)
+        return Plan(refusals=(wanted,), status=written, requeue_after_s=wait_s)
+    secret_refusals = _secret_refusals(observed, wanted)
+    secret_steps = _secret_steps(observed, wanted, secret_refusals)
     child_steps, refusals = _child_steps(observed, wanted, secret_refusals)
     deletes, held = _deletes(observed, wanted)
     picture = Picture(
         observed=observed,
         now_s=now_s,
-        ctx=ctx,
+        ctx=wanted.ctx,
         children=wanted.children,
         refusals={**refusals, **observed.refused},
         secret_refusals=secret_refusals,
-        acknowledged=config.acknowledgements(wanted.config),
-        self_test=wanted.config.live.self_test.wanted,
+        acknowledged=wanted.acknowledged,
+        self_test=wanted.self_test,
     )
     written, wait_s = _status_of(picture)
     waits_s = [wait_s, *(progress.room_wait_s(pod, now_s) for pod in observed.pods)]
@@ -114,21 +88,8 @@ def plan(observed: Observed, now_s: float) -> Plan:
     )
 
 
-def _spec(owner: Owner) -> ChatbotClusterSpec | Refusal:
-    try:
-        spec = ChatbotClusterSpec.model_validate(owner.spec)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        path = ".".join(["spec", *(str(part) for part in first["loc"])])
-        return Refusal("spec_is_valid", Reason.SPEC_INVALID, f"{path}: {first['msg']}")
-    return safety.spec_is_consistent(spec) or spec
-
-
-def _context(observed: Observed, spec: ChatbotClusterSpec) -> Context:
-    owner, settings = observed.owner, observed.settings
-    choice = context.choice_of(_kept_choices(observed), settings)
-    boot = config.boot(owner, spec)
-    return Context(owner, spec, choice, boot, settings.image_pull_policy)
+def _choice(observed: Observed) -> Choice:
+    return context.choice_of(_kept_choices(observed), observed.settings)
 
 
 def _kept_choices(observed: Observed) -> Iterator[str]:
@@ -146,25 +107,8 @@ def _kept_choices(observed: Observed) -> Iterator[str]:
         # Of a former object of this name nothing is taken over but data.
         if there is None or safety.foreign_object_not_ours(there, observed.owner):
             continue
-        if drift.owns_all(place, there.managed):
+        if drift.owns_all(place, drift.fields(there.managed)):
             yield there.choice
-
-
-def _wanted(ctx: Context) -> _Wanted:
-    builders = (database, documents, migration, shards, inference, ingest, api)
-    tiers = [child for builder in builders for child in builder.desired(ctx)]
-    templates = {"/".join(one.key): one.template for one in tiers if one.replicas is not None}
-    wanted_test = config.wanted_self_test(ctx.spec, templates)
-    document = config.document(ctx, wanted_test)
-    first = [
-        Desired(Rank.CONFIG, config.service_account(ctx)),
-        Desired(Rank.CONFIG, config.config_map(ctx, document)),
-    ]
-    children = tuple(
-        Desired(one.rank, context.sealed(one.object), one.replicas, one.secrets, one.once)
-        for one in [*first, *tiers]
-    )
-    return _Wanted(children, document, secrets.needed(ctx))
 
 
 def _fact(observed: Observed, name: str) -> Fact[Secret]:
@@ -176,8 +120,8 @@ def _wanted_secret(name: str, keys: frozenset[str], observed: Observed) -> Wante
     return WantedSecret(name, keys, awaited=found is None or not keys <= found.keys)
 
 
-def _secret_refusals(ctx: Context, observed: Observed, wanted: _Wanted) -> dict[str, Refusal]:
-    ours = {one.name for one in secrets.generated(ctx)}
+def _secret_refusals(observed: Observed, wanted: Target) -> dict[str, Refusal]:
+    ours = {one.name for one, _ in wanted.generated}
     found: dict[str, Refusal] = {}
     for name, keys in sorted(wanted.secrets.items()):
         fact = _fact(observed, name)
@@ -190,24 +134,25 @@ def _secret_refusals(ctx: Context, observed: Observed, wanted: _Wanted) -> dict[
     return found
 
 
-def _secret_steps(ctx: Context, observed: Observed, refusals: Mapping[str, Refusal]) -> list[Step]:
+def _secret_steps(
+    observed: Observed, wanted: Target, refusals: Mapping[str, Refusal]
+) -> list[Step]:
     steps: list[Step] = []
-    for one in secrets.generated(ctx):
+    for one, metadata in wanted.generated:
         refusal, fact = refusals.get(one.name), _fact(observed, one.name)
         foreign = refusal is not None and refusal.reason is not Reason.SECRET_KEY_MISSING
         if foreign or not fact.known:
             continue
         if fact.value is None:
-            new = secrets.new_secret(ctx, one)
+            new = secrets.new_secret(wanted.ctx, one)
             steps.append(CreateSecret(Rank.CONFIG, new, one.recipe, CREATED))
-        metadata = context.sealed(secrets.secret_metadata(ctx, one))
         there = fact.value.child if fact.value else None
-        steps += _apply(Rank.CONFIG, metadata, there, observed.owner)
+        steps += _apply(metadata, there, observed.owner)
     return steps
 
 
 def _child_steps(
-    observed: Observed, wanted: _Wanted, secret_refusals: Mapping[str, Refusal]
+    observed: Observed, wanted: Target, secret_refusals: Mapping[str, Refusal]
 ) -> tuple[list[Step], dict[ChildKey, Refusal]]:
     steps: list[Step] = []
     refusals: dict[ChildKey, Refusal] = {}
@@ -220,7 +165,7 @@ def _child_steps(
         if blocked or (there is not None and there.deleting):
             continue
         if not (child.once and _is_finished_with(child, there)):
-            steps += _apply(child.rank, child.object, there, observed.owner)
+            steps += _apply(child, there, observed.owner)
         scale, held = _scale(child, there, observed)
         steps += scale
         if held is not None:
@@ -228,40 +173,41 @@ def _child_steps(
     return steps, refusals
 
 
-def _is_finished_with(child: Desired, there: Child | None) -> bool:
+def _is_finished_with(child: Outline, there: Child | None) -> bool:
     """Whether an object that cannot be changed is there as some operator of ours made it.
 
     Its labels are healed by the apply that made it; that of another operator would be refused.
     """
-    if there is None or there.applied == applied_hash(child.object):
+    if there is None or there.applied == child.applied:
         return False
     mark: Json = {"metadata": {"annotations": {names.ANNOTATION_APPLIED: ""}}}
-    return drift.owns_all(mark, there.managed)
+    return drift.owns_all(mark, drift.fields(there.managed))
 
 
-def _refusal(child: Desired, there: Child | None, observed: Observed) -> Refusal | None:
+def _refusal(child: Outline, there: Child | None, observed: Observed) -> Refusal | None:
     if there is None:
         return None
     foreign = safety.foreign_object_not_ours(there, observed.owner)
-    return foreign or safety.volume_never_shrinks(child.object, there)
+    return foreign or safety.volume_never_shrinks(child.storage, there)
 
 
-def _apply(rank: int, wanted: Json, there: Child | None, owner: Owner) -> list[Step]:
+def _apply(child: Outline, there: Child | None, owner: Owner) -> list[Step]:
     if there is None:
-        return [Apply(rank, wanted, CREATED)]
+        return [Apply(child.rank, child.object, CREATED)]
     if there.deleting:
         return []
-    current = there.applied == applied_hash(wanted)
-    if current and drift.owns_all(wanted, there.managed):
+    current = there.applied == child.applied
+    if current and child.is_owned(there.managed):
         return []
     if current:
-        return [Apply(rank, wanted, HEALED, there.uid, heal=True)]
+        return [Apply(child.rank, child.object, HEALED, there.uid, heal=True)]
     predecessor = there.cluster_uid not in ("", owner.uid)
-    return [Apply(rank, wanted, TAKEN_OVER if predecessor else CHANGED, there.uid)]
+    reason = TAKEN_OVER if predecessor else CHANGED
+    return [Apply(child.rank, child.object, reason, there.uid)]
 
 
 def _scale(
-    child: Desired, there: Child | None, observed: Observed
+    child: Outline, there: Child | None, observed: Observed
 ) -> tuple[list[Step], Refusal | None]:
     kind, name = child.key
     replicas = child.replicas
@@ -278,7 +224,7 @@ def _scale(
     return [Scale(child.rank, kind, name, replicas, SCALED, there.uid)], None
 
 
-def _deletes(observed: Observed, wanted: _Wanted) -> tuple[list[Step], list[Refusal]]:
+def _deletes(observed: Observed, wanted: Target) -> tuple[list[Step], list[Refusal]]:
     keys = {child.key for child in wanted.children}
     surplus = [
         there

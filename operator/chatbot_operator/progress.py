@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
-from chatbot_core import names
 from chatbot_core.names import Component, Role
 from chatbot_core.reasons import STALLING, ConditionType, Reason
 from chatbot_core.runtime_config import RuntimeStatus
-from chatbot_operator.desired.context import Context, Desired, applied_hash
+from chatbot_operator.desired.context import Context
 from chatbot_operator.desired.secrets import mounts
+from chatbot_operator.desired.target import Outline
 from chatbot_operator.model import Child, ChildKey, Observed, Pod, Refusal
 
 _IMAGE_REASONS: Final = frozenset(
@@ -71,7 +72,7 @@ class Picture:
     observed: Observed
     now_s: float
     ctx: Context
-    children: tuple[Desired, ...]
+    children: tuple[Outline, ...]
     refusals: Mapping[ChildKey, Refusal]
     secret_refusals: Mapping[str, Refusal]
     acknowledged: Mapping[str, str]
@@ -83,6 +84,7 @@ class Picture:
         return self.observed.runtime.value
 
 
+@lru_cache(maxsize=1024)
 def tier_of(component: str) -> str | None:
     """Return the tier that a component label belongs to, None for what all tiers share."""
     if component in (Component.DATABASE, Component.MIGRATE):
@@ -94,13 +96,11 @@ def tier_of(component: str) -> str | None:
     return component if component in TIERS else None
 
 
-def _tier(child: Desired) -> str | None:
-    if child.object["kind"] == "PersistentVolumeClaim":
-        return DOCUMENTS
-    return tier_of(child.object["metadata"]["labels"][names.LABEL_COMPONENT])
+def _tier(child: Outline) -> str | None:
+    return DOCUMENTS if child.storage else tier_of(child.component)
 
 
-def workloads(picture: Picture, tier: str) -> Iterator[tuple[Desired, Child | None]]:
+def workloads(picture: Picture, tier: str) -> Iterator[tuple[Outline, Child | None]]:
     """Yield the replicated children of a tier, with what is there of each."""
     for child in picture.children:
         if child.replicas is not None and _tier(child) == tier:
@@ -136,7 +136,7 @@ def shared(picture: Picture) -> list[Finding]:
         there = picture.observed.children.get(child.key)
         if there is None or child.once or child.key in picture.refusals:
             continue
-        if there.applied != applied_hash(child.object):
+        if there.applied != child.applied:
             message = f"{there.kind} {there.name} is being changed"
             found.append(Finding(Reason.ROLLING_OUT, message, blocks=False))
     return found
@@ -177,14 +177,14 @@ def _claims(picture: Picture, tier: str) -> Iterator[Finding]:
             yield Finding(Reason.WAITING_FOR_VOLUME, f"claim {name} is {phase}")
 
 
-def _lag(child: Desired, there: Child | None, was_ready: bool) -> Iterator[Finding]:
+def _lag(child: Outline, there: Child | None, was_ready: bool) -> Iterator[Finding]:
     """Yield how a workload lags behind; a former readiness survives what is no roll-out."""
     kind, name = child.key
     wanted = child.replicas or 0
     if there is None:
         yield Finding(Reason.WAITING_FOR_PODS, f"{kind} {name} is not there yet")
         return
-    changing = there.applied != applied_hash(child.object)
+    changing = there.applied != child.applied
     unseen = there.observed_generation < there.generation
     if changing or there.current > there.updated:
         message = f"{kind} {name}: {there.updated} of {wanted} pods run the current template"

@@ -6,7 +6,7 @@ from chatbot_core import names, quantity
 from chatbot_core.errors import Invalid
 from chatbot_core.reasons import Reason
 from chatbot_core.v1alpha1 import ChatbotClusterSpec
-from chatbot_operator.model import Child, Fact, Json, Observed, Owner, Refusal, Secret
+from chatbot_operator.model import Child, Fact, Observed, Owner, Refusal, Secret
 
 
 def foreign_object_not_ours(child: Child, owner: Owner) -> Refusal | None:
@@ -35,11 +35,13 @@ def foreign_object_not_ours(child: Child, owner: Owner) -> Refusal | None:
     )
 
 
-def volume_never_shrinks(desired: Json, child: Child) -> Refusal | None:
-    """Refuse a claim that would ask for less than it has: Kubernetes cannot do it."""
-    if child.kind != "PersistentVolumeClaim" or not child.requested:
+def volume_never_shrinks(wanted: str, child: Child) -> Refusal | None:
+    """Refuse a claim that would ask for less than it has: Kubernetes cannot do it.
+
+    `wanted` is the size to ask for, "" for a child that is no claim.
+    """
+    if not wanted or not child.requested:
         return None
-    wanted: str = desired["spec"]["resources"]["requests"]["storage"]
     try:
         shrinks = quantity.parse(wanted) < quantity.parse(child.requested)
     except Invalid:

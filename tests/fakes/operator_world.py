@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -129,19 +128,24 @@ def child_of(desired: Json, uid: str, before: Child | None = None) -> Child:
         cluster_uid=annotations.get(names.ANNOTATION_CLUSTER_UID, ""),
         retained_from=metadata["labels"].get(names.LABEL_RETAINED_FROM, ""),
         labels=metadata["labels"],
-        managed=managed_fields(desired),
+        managed=text(managed_fields(desired)),
         **specific,
     )
 
 
-def without(managed: Json | None, *path: str) -> Json:
+def text(managed: Json) -> str:
+    """Return `fieldsV1` as an entry keeps it."""
+    return json.dumps(managed, separators=(",", ":"))
+
+
+def without(managed: str | None, *path: str) -> str:
     """Return our entry of managedFields as it is when somebody took what is below a path."""
-    kept = deepcopy(managed or {})
+    kept = json.loads(managed or "{}")
     below = kept
     for key in path[:-1]:
         below = below[key]
     del below[path[-1]]
-    return kept
+    return text(kept)
 
 
 def applied(plan: Plan) -> list[tuple[str, str, str]]:

@@ -39,7 +39,7 @@ disturbances = st.fixed_dictionaries(
         "deleting": st.booleans(),
         "applied": st.sampled_from(["", "v1:former"]),
         "owner_uid": st.sampled_from(["somebody", ""]),
-        "managed": st.sampled_from([None, {}]),
+        "managed": st.sampled_from([None, "{}"]),
     }
 )
 fields = st.sets(

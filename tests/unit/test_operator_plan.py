@@ -15,7 +15,6 @@ from chatbot_operator.model import (
     Apply,
     Child,
     Delete,
-    Json,
     Plan,
     Refusal,
     Scale,
@@ -146,13 +145,8 @@ def test_an_edit_of_one_tier_rolls_that_tier_only() -> None:
 def test_a_foreign_label_edit_is_healed_with_the_known_uid() -> None:
     world = World().ready()
     there = world.children["Service", "docs-api"]
-    managed: Json = there.managed or {}
-    labels = {
-        k: v
-        for k, v in managed["f:metadata"]["f:labels"].items()
-        if k != f"f:{names.LABEL_COMPONENT}"
-    }
-    edited = {**managed, "f:metadata": {**managed["f:metadata"], "f:labels": labels}}
+    label = f"f:{names.LABEL_COMPONENT}"
+    edited = without(there.managed, "f:metadata", "f:labels", label)
     world.change("Service", "docs-api", managed=edited)
     step = world.plan().steps[0]
     assert step == Apply(
@@ -164,9 +158,8 @@ def test_a_foreign_label_edit_is_healed_with_the_known_uid() -> None:
 def test_an_owner_reference_removed_by_hand_comes_back() -> None:
     world = World().ready()
     there = world.children["Deployment", "docs-api"]
-    managed: Json = there.managed or {}
-    rest = {k: v for k, v in managed["f:metadata"].items() if k != "f:ownerReferences"}
-    world.change("Deployment", "docs-api", owner_uid="", managed={**managed, "f:metadata": rest})
+    managed = without(there.managed, "f:metadata", "f:ownerReferences")
+    world.change("Deployment", "docs-api", owner_uid="", managed=managed)
     assert applied(world.plan()) == [("Deployment", "docs-api", "Healed")]
 
 

@@ -94,7 +94,7 @@ def test_what_is_kept_of_a_deployment() -> None:
         labels={names.LABEL_INSTANCE: "chat"},
         generation=3,
         observed_generation=3,
-        managed=ours,
+        managed='{"f:spec":{"f:template":{}}}',
         scaler_owns_replicas=True,
         replicas=2,
         current=2,

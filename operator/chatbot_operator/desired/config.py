@@ -26,16 +26,16 @@ from chatbot_core.v1alpha1 import ChatbotClusterSpec
 from chatbot_core.v1alpha1.storage import Store
 from chatbot_operator.desired import context
 from chatbot_operator.desired.context import Context
-from chatbot_operator.model import Json, Owner
+from chatbot_operator.model import Json
 
 BUCKET: Final = "documents"
 #: Roles whose processes report what they run; the others end by themselves.
 LASTING_ROLES: Final = (Role.API, Role.SHARD, Role.INGEST, Role.INFERENCE_PROXY)
 
 
-def boot(owner: Owner, spec: ChatbotClusterSpec) -> Boot:
+def boot(namespace: str, cluster: str, spec: ChatbotClusterSpec) -> Boot:
     """Return what processes read at start only."""
-    stores = tuple(_store(owner, store) for store in spec.documents.stores)
+    stores = tuple(_store(namespace, cluster, store) for store in spec.documents.stores)
     inference, ollama = spec.inference, spec.inference.ollama
     return Boot(
         api=ApiBoot(stores=stores, drain_s=inference.drain_seconds),
@@ -52,9 +52,9 @@ def boot(owner: Owner, spec: ChatbotClusterSpec) -> Boot:
     )
 
 
-def _store(owner: Owner, store: Store) -> S3Store:
+def _store(namespace: str, cluster: str, store: Store) -> S3Store:
     if store.s3 is None:
-        host = f"{names.store(owner.name, store.name)}.{owner.namespace}.svc"
+        host = f"{names.store(cluster, store.name)}.{namespace}.svc"
         return S3Store(
             name=store.name,
             bucket=BUCKET,

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from chatbot_core import names
 from chatbot_core.runtime_config import Boot, digest
 from chatbot_core.v1alpha1 import ChatbotClusterSpec
-from chatbot_operator.model import ChildKey, Json, OperatorSettings, Owner
+from chatbot_operator.model import ChildKey, Json, OperatorSettings
 
 
 class Rank(IntEnum):
@@ -80,21 +80,13 @@ class Desired:
 class Context:
     """One ChatbotCluster, as the builders see it."""
 
-    owner: Owner
+    namespace: str
+    cluster: str
+    uid: str
     spec: ChatbotClusterSpec
     choice: Choice
     boot: Boot
     pull_policy: str
-
-    @property
-    def cluster(self) -> str:
-        """Return the object's name."""
-        return self.owner.name
-
-    @property
-    def namespace(self) -> str:
-        """Return the object's namespace."""
-        return self.owner.namespace
 
     def host(self, service: str) -> str:
         """Return the name under which a Service of this object resolves in the cluster."""
@@ -138,7 +130,7 @@ def owner_reference(ctx: Context) -> Json:
         "apiVersion": names.API_VERSION,
         "kind": names.KIND,
         "name": ctx.cluster,
-        "uid": ctx.owner.uid,
+        "uid": ctx.uid,
         "controller": True,
         "blockOwnerDeletion": False,
     }
@@ -167,7 +159,7 @@ def lasting(ctx: Context, name: str, component: str) -> Json:
             **pod_labels(ctx, component),
             names.LABEL_RETAINED_FROM: names.retained_from(ctx.namespace, ctx.cluster),
         },
-        "annotations": {names.ANNOTATION_CLUSTER_UID: ctx.owner.uid},
+        "annotations": {names.ANNOTATION_CLUSTER_UID: ctx.uid},
     }
     if ctx.spec.deletion_policy == "Delete":
         metadata["ownerReferences"] = [owner_reference(ctx)]
