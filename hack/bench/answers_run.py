@@ -135,8 +135,8 @@ async def answer(
     passages = merging.adaptive(merging.distinct(best), LEAST_PASSAGES, MOST_PASSAGES)
     shown = merging.leading(passages)
     found = sentences(shown)
-    alike = (await embedder.embed([one.text for one in found])) @ vector
-    told = ranked(text, found, [float(value) for value in alike], passages)
+    vectors = await embedder.embed([text, *(one.text for one in found)])
+    told = ranked(text, found, vectors, passages)
     content = "\n".join([str(token), text, *(passage.text for passage in shown)])
     nonce = hashlib.sha256(content.encode()).hexdigest()[:6]
     budget = CONTEXT_TOKENS - ANSWER_TOKENS - RESERVE_TOKENS

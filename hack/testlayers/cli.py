@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str]) -> int:
         top.error(f"layer {unknown[0]!r} does not exist; there are: {' '.join(NAMES)}")
     chosen = frozenset(options.layers or NAMES)
     allowed = frozenset(name for names in options.allow_missing for name in names)
+    # A shell starts its background jobs deaf to SIGINT, and so would be what the tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         ensure_venv()
     except ClusterError as error:

@@ -19,7 +19,7 @@ from chatbot_runtime.adapters.embedder import MiniLmEmbedder, batches
 from chatbot_runtime.adapters.parsing import ConfinedParser
 from chatbot_runtime.domain import merging
 from chatbot_runtime.domain.chunking import chunk
-from chatbot_runtime.domain.extract import extract
+from chatbot_runtime.domain.extract import extract, ranked, sentences
 from chatbot_runtime.domain.model import Passage
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -52,7 +52,7 @@ async def embedded(model: MiniLmEmbedder) -> list[tuple[Passage, Any]]:
     return found
 
 
-async def ranked(
+async def nearest(
     model: MiniLmEmbedder, passages: list[tuple[Passage, Any]], question: str
 ) -> list[Passage]:
     vector = (await model.embed([question]))[0]
@@ -70,7 +70,7 @@ async def ranked(
 async def test_the_right_passage_is_found_first_and_answers_without_a_model(
     model: MiniLmEmbedder, passages: list[tuple[Passage, Any]], asked: dict[str, Any]
 ) -> None:
-    found = await ranked(model, passages, asked["question"])
+    found = await nearest(model, passages, asked["question"])
     kept = merging.adaptive(found, 3, 10)
     answer = extract(asked["question"], kept)
 
@@ -79,13 +79,17 @@ async def test_the_right_passage_is_found_first_and_answers_without_a_model(
     assert merging.enough_evidence(found)
     assert answer is not None
     assert all(word in answer.text for word in asked["answer"])
+    said = sentences(merging.leading(kept))
+    vectors = await model.embed([asked["question"], *(one.text for one in said)])
+    hint = ranked(asked["question"], said, vectors, kept)[0]
+    assert all(word in hint.text for word in asked["answer"])
 
 
 @pytest.mark.parametrize("question", QUESTIONS["unanswerable"])
 async def test_what_no_document_holds_is_refused(
     model: MiniLmEmbedder, passages: list[tuple[Passage, Any]], question: str
 ) -> None:
-    found = await ranked(model, passages, question)
+    found = await nearest(model, passages, question)
 
     assert not merging.enough_evidence(found), found[0]
 

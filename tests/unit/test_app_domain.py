@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 
 from chatbot_core.errors import Invalid
@@ -115,13 +118,35 @@ def test_a_hint_stands_only_where_its_passage_and_room_are() -> None:
     assert all("Most relevant:" not in p.messages[-1].content for p in (narrow, full))
 
 
+def unit_vectors(*similarities: float) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A question's vector, and after it vectors with these inner products, else orthogonal."""
+    size = len(similarities)
+    rest = np.eye(size) * np.sqrt(1 - np.square(similarities))[:, None]
+    return np.float32([[1.0, *[0.0] * size], *np.column_stack([similarities, rest])])
+
+
+def test_a_sentence_counts_together_with_the_one_before_it() -> None:
+    above = "Orders above 80 euros are shipped free of charge."
+    below = "Below that amount shipping costs 6 euros."
+    text = f"{above} {below}"
+    question = "How much does shipping cost for orders below 80 euros?"
+
+    found = sentences([passage(1, text)])
+    apart = sentences([passage(1, above), passage(2, below)])
+    alike = unit_vectors(0.7, 0.65)
+
+    assert ranked(question, found, alike, [passage(1, text)])[0].text == below
+    assert ranked(question, apart, alike, [passage(1, above), passage(2, below)])[0].text == above
+
+
 def test_sentences_rank_by_meaning_and_by_words() -> None:
     text = f"# Returns\n\n{SHIPPING} {LAMP}"
     found = sentences([passage(1, text)])
 
     assert found == (Sentence(1, SHIPPING), Sentence(1, LAMP))
-    by_words = ranked("Which window has the Aurora lamp?", found, [0.2, 0.2], [passage(1, text)])
-    by_meaning = ranked("How do parcels travel?", found, [0.6, 0.2], [passage(1, text)])
+    alike = unit_vectors(0.2, 0.2)
+    by_words = ranked("Which window has the Aurora lamp?", found, alike, [passage(1, text)])
+    by_meaning = ranked("Do birds travel?", found, unit_vectors(0.6, 0.2), [passage(1, text)])
     assert by_words == (Sentence(1, LAMP), Sentence(1, SHIPPING))
     assert by_meaning == (Sentence(1, SHIPPING), Sentence(1, LAMP))
 

@@ -6,10 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from chatbot_runtime.domain.model import Passage
 from chatbot_runtime.domain.sentences import spans, stems
+
+if TYPE_CHECKING:  # numpy takes 0.2 s to import; processes without vectors do without
+    import numpy as np
+    from numpy.typing import NDArray
 
 #: Least share of the question's content words, by weight, that a sentence must hold.
 MIN_SHARE: Final = 0.34
@@ -83,20 +87,32 @@ def sentences(passages: Sequence[Passage]) -> tuple[Sentence, ...]:
 def ranked(
     question: str,
     found: Sequence[Sentence],
-    similarities: Sequence[float],
+    vectors: NDArray[np.float32],
     passages: Sequence[Passage],
 ) -> tuple[Sentence, ...]:
     """Return sentences best first, by similarity and by the share of the question's words.
 
-    `similarities` are inner products of unit vectors, one a sentence; words weigh by how rare they
-    are among `passages`, as in `extract`. The earlier of two equal sentences comes first.
+    `vectors` are unit vectors, shape (1 + sentences, dimension), the question's first. A sentence
+    counts half by itself and half together with the one before it in its passage: "Below that
+    amount it costs 6 euros." says little without the amount. Words weigh by how rare they are
+    among `passages`, as in `extract`. The earlier of two equal sentences comes first.
     """
     weights = _weights(question, passages)
     total = sum(weights.values()) or 1.0
-    scores = [
-        _WORDS_WEIGHT * sum(weights.get(word, 0.0) for word in set(stems(one.text))) / total + alike
-        for one, alike in zip(found, similarities, strict=True)
-    ]
+    asked, own = vectors[0], vectors[1:]
+
+    def score(text: str, vector: NDArray[np.float32]) -> float:
+        share = sum(weights.get(word, 0.0) for word in set(stems(text))) / total
+        alike = float(vector @ asked) / math.sqrt(float(vector @ vector))
+        return _WORDS_WEIGHT * share + alike
+
+    scores = [score(one.text, vector) for one, vector in zip(found, own, strict=True)]
+    for i in range(len(found)):
+        before = found[i - 1] if i else None
+        if before is None or before.n != found[i].n:
+            scores[i] += score(found[i].text, own[i])
+        else:
+            scores[i] += score(f"{before.text} {found[i].text}", own[i - 1] + own[i])
     return tuple(found[i] for i in sorted(range(len(found)), key=lambda i: (-scores[i], i)))
 
 

@@ -258,8 +258,7 @@ class Questions:
     ) -> tuple[Sentence, ...]:
         found = sentences(shown)
         vectors = await self.embedder.embed([question, *(one.text for one in found)])
-        alike = [float(value) for value in vectors[1:] @ vectors[0]]
-        return ranked(question, found, alike, passages)
+        return ranked(question, found, vectors, passages)
 
     def _record_first(self, run: _Run, first: Token | AnswerEnd) -> None:
         now_s = self.stages.clock.monotonic_s()
