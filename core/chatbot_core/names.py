@@ -39,6 +39,8 @@ ANNOTATION_CHOICE: Final = f"{GROUP}/choice"
 #: On what outlives its ChatbotCluster: the UID of the object it serves now.
 ANNOTATION_CLUSTER_UID: Final = f"{GROUP}/cluster-uid"
 APP_NAME: Final = "chatbot"
+#: Holds an object of policy Delete until what lies outside of Kubernetes is erased.
+FINALIZER: Final = f"{GROUP}/erase"
 
 
 class Component(StrEnum):
@@ -51,6 +53,7 @@ class Component(StrEnum):
     DATABASE = "database"
     STORE = "store"
     MIGRATE = "migrate"
+    ERASE = "erase"
     CONFIG = "config"
 
 
@@ -62,6 +65,7 @@ class Role(StrEnum):
     INGEST = "ingest"
     INFERENCE_PROXY = "inference-proxy"
     MIGRATE = "migrate"
+    ERASE = "erase"
     DEMO = "demo"
 
 

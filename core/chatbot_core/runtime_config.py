@@ -97,6 +97,13 @@ class MigrateBoot(_Document):
     shards: int = 2
 
 
+class EraseBoot(_Document):
+    """Boot section of the `erase` role: what it empties; nothing where the data are kept."""
+
+    stores: tuple[S3Store, ...] = ()
+    database: bool = False
+
+
 class Boot(_Document):
     """One section a role. An edit of a section restarts the pods of that role only."""
 
@@ -105,6 +112,7 @@ class Boot(_Document):
     ingest: IngestBoot = IngestBoot()
     inference_proxy: InferenceProxyBoot = InferenceProxyBoot()
     migrate: MigrateBoot = MigrateBoot()
+    erase: EraseBoot = EraseBoot()
 
 
 class Ingest(_Document):
@@ -188,6 +196,7 @@ def boot_section(boot: Boot, role: names.Role) -> BaseModel:
         names.Role.INGEST: boot.ingest,
         names.Role.INFERENCE_PROXY: boot.inference_proxy,
         names.Role.MIGRATE: boot.migrate,
+        names.Role.ERASE: boot.erase,
     }
     return sections[role]
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from fakes.gateway import s3_gateway
 from fakes.planes import Plane, fake_plane, postgres_plane
 
 from chatbot_runtime.adapters.postgres.pool import Database
@@ -169,3 +170,10 @@ async def plane(
         return
     async with pools("migrated") as pool:
         yield postgres_plane(pool)
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """versitygw over a folder, as a cluster runs it over a claim; yields its URL."""
+    with s3_gateway(tmp_path_factory.mktemp("gateway"), versions=False) as url:
+        yield url

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import signal
 import socket
-import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 from fakes.blobs import FakeBlobs
+from fakes.gateway import KEYS
 
 from chatbot_core import names
 from chatbot_core.errors import Invalid, NotFound, Unavailable
@@ -19,9 +17,6 @@ from chatbot_core.runtime_config import S3Store
 from chatbot_runtime import ports
 from chatbot_runtime.adapters.folder import FolderBlobs
 from chatbot_runtime.adapters.s3 import PART_BYTES, S3Blobs
-from localkube import build
-
-KEYS = {names.FILE_ACCESS_KEY_ID: "test-key", names.FILE_SECRET_ACCESS_KEY: "test-secret-1234"}
 
 
 class MovedClock:
@@ -35,49 +30,6 @@ class MovedClock:
 
     def unix_s(self) -> float:
         return time.time() + self.ahead_s
-
-
-def die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-@pytest.fixture(scope="session")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """versitygw over a folder, as a cluster runs it over a claim; yields its URL."""
-    program = build.binaries(["versitygw"]) / "versitygw"
-    folder = tmp_path_factory.mktemp("gateway")
-    for name in ("data", "meta"):
-        (folder / name).mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [
-            program,
-            *("--access", KEYS[names.FILE_ACCESS_KEY_ID]),
-            *("--secret", KEYS[names.FILE_SECRET_ACCESS_KEY]),
-            *("--port", f"127.0.0.1:{port}", "--quiet"),
-            *("posix", "--sidecar", folder / "meta", folder / "data"),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads hold locks here
-    )
-    try:
-        ends_s = time.monotonic() + 10
-        while not listens(port):
-            assert process.poll() is None, "the gateway ended at its start"
-            assert time.monotonic() < ends_s
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait(5)
 
 
 def bucket(url: str, name: str = "docs", prefix: str = "a/b/") -> S3Store:

@@ -7,6 +7,8 @@ from typing import Final
 
 from chatbot_core.errors import Invalid
 
+#: What the service names an upload: its workspace and 128 random bits.
+_OURS: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}/[0-9a-f]{32}", re.ASCII)
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", re.ASCII)
 _SEGMENTS_MAX: Final = 4
 
@@ -19,3 +21,8 @@ def checked(object_id: str) -> str:
             "object_id", object_id, "letters, digits, '.', '_', '-' in parts separated by '/'"
         )
     return object_id
+
+
+def is_ours(key: str) -> bool:
+    """Return whether a key below a store's prefix has the form that this service gives its own."""
+    return _OURS.fullmatch(key) is not None

@@ -24,6 +24,7 @@ from chatbot_core import names
 from chatbot_core.errors import NotFound, Unavailable
 from chatbot_core.runtime_config import S3Store
 from chatbot_runtime.adapters.object_ids import checked
+from chatbot_runtime.adapters.s3_erase import Erased, erase
 from chatbot_runtime.ports import ReadSecret
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ PART_BYTES: Final = 8 << 20
 _BLOCK_BYTES: Final = 1 << 18
 _GONE: Final = frozenset({"NoSuchKey", "404", "NotFound"})
 _OURS_ALREADY: Final = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
+_NO_VERSIONS: Final = frozenset({"NotImplemented", "MethodNotAllowed", "VersioningNotConfigured"})
 _REFUSED: Final = frozenset(
     {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "403"}
 )
@@ -119,6 +121,28 @@ class S3Blobs:
                 if not page.get("IsTruncated"):
                     return tuple(found)
                 options["ContinuationToken"] = page["NextContinuationToken"]
+
+    async def erase(self) -> Erased:
+        """Remove all that is ours below the prefix, former versions too. Raises Unavailable."""
+        with self._border("erase"):
+            try:
+                versions = await self._keeps_versions()
+                return await erase(self._call, self._store.prefix, versions=versions)
+            except ClientError as error:
+                if _code(error) != "NoSuchBucket":
+                    raise
+                log.warning("bucket does not exist", extra={"bucket": self._store.bucket})
+                return Erased()
+
+    async def _keeps_versions(self) -> bool:
+        """Return whether the bucket holds or held versions; some gateways do not know them."""
+        try:
+            answer = await self._call("get_bucket_versioning")
+        except ClientError as error:
+            if _code(error) in _NO_VERSIONS:
+                return False
+            raise
+        return "Status" in answer
 
     async def _put_parts(
         self, key: str, first: bytes, parts: AsyncIterator[bytes], options: dict[str, Any]

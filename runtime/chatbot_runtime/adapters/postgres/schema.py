@@ -23,7 +23,7 @@ SCHEMA_VERSION: Final = 1
 WORKS_FROM: Final = {1: 1}
 OLDEST_SERVER: Final = 140000
 FIRST_GENERATION: Final = 1
-_LOCK: Final = 0x63626332  # "cbc2": any number that other users of the database do not take
+LOCK: Final = 0x63626332  # "cbc2": any number that other users of the database do not take
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,10 @@ async def migrate(database: Database, first: FirstGeneration) -> int:
     other than the one whose vectors are stored.
     """
     async with database.connection() as connection, database.connection() as witness:
-        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
+        await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
         try:
             await _probe(connection, witness)
-            before, _ = await _versions(connection)
+            before, _ = await versions(connection)
             if before > SCHEMA_VERSION:
                 raise Invalid(
                     "schema_version", before, f"at most {SCHEMA_VERSION}: use a newer runtime image"
@@ -54,7 +54,7 @@ async def migrate(database: Database, first: FirstGeneration) -> int:
                 await _apply(connection, version)
             await _first_rows(connection, first)
         finally:
-            await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
+            await connection.execute("SELECT pg_advisory_unlock($1)", LOCK)
     return before
 
 
@@ -64,7 +64,7 @@ async def require_schema(connection: Any) -> None:
     A newer schema is good as long as it states that it still works for images of ours: that is
     how roles of the former version go on while a rollout replaces them one after the other.
     """
-    found, works_from = await _versions(connection)
+    found, works_from = await versions(connection)
     if found < SCHEMA_VERSION:
         reason = f"schema not migrated yet: version {found}, this image needs {SCHEMA_VERSION}"
         raise Unavailable("database", reason)
@@ -84,7 +84,7 @@ async def _probe(connection: Any, witness: Any) -> None:
     encoding = await connection.fetchval("SHOW server_encoding")
     if encoding != "UTF8":
         raise Invalid("database encoding", encoding, "UTF8")
-    if await witness.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
+    if await witness.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
         raise Invalid("advisory locks", "a lock that is held was given twice", "real locks")
     if await connection.fetchval("SELECT (-5)::bigint # 3::bigint") != -5 ^ 3:
         raise Invalid("operator #", "bigint # bigint", "exclusive or of 64-bit numbers")
@@ -116,7 +116,7 @@ async def _probe_transactions(connection: Any, witness: Any) -> None:
         await connection.execute("DROP TABLE chatbot_probe")
 
 
-async def _versions(connection: Any) -> tuple[int, int]:
+async def versions(connection: Any) -> tuple[int, int]:
     """Return the schema's version and the oldest one whose images work with it; 0, 0 for none."""
     if await connection.fetchval("SELECT to_regclass('setting')") is None:
         return 0, 0
