@@ -170,6 +170,24 @@ DATABASE_ROLE: Final = "chatbot"
 ENV_POD_NAME: Final = "POD_NAME"
 ENV_POD_IP: Final = "POD_IP"
 ENV_NAMESPACE: Final = "POD_NAMESPACE"
+ENV_PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+#: What the operator sets on some container: no spec may set it.
+ENV_RESERVED: Final = (
+    ENV_POD_NAME,
+    ENV_POD_IP,
+    ENV_NAMESPACE,
+    *ENV_PROXIES,
+    *(name.lower() for name in ENV_PROXIES),
+    "HOME",
+    "OLLAMA_HOST",
+    "OLLAMA_MODELS",
+    "OLLAMA_NUM_PARALLEL",
+    "OLLAMA_CONTEXT_LENGTH",
+    "OLLAMA_KEEP_ALIVE",
+    "OLLAMA_MAX_LOADED_MODELS",
+    "OLLAMA_NOPRUNE",
+    "SSL_CERT_FILE",
+)
 #: The self-test and its built-in documents live in this workspace; people never see it.
 SELF_TEST_WORKSPACE: Final = "_self-test"
 #: Workspace of the first admin and of every user until workspaces are managed.

@@ -6,14 +6,14 @@ must be those that the words behind `Edit:` name.
 
 from __future__ import annotations
 
-import copy
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from chatbot_core.v1alpha1.fields import Edit
+from chatbot_core.v1alpha1.fields import INT32_MAX, Edit
 from chatbot_core.v1alpha1.schema import custom_resource_definition
 from chatbot_operator.model import (
     Apply,
@@ -39,17 +39,71 @@ S3 = {
     "serverSideEncryption": "AES256",
     "allowInsecure": False,
 }
-#: Two objects that state every field between them: each side of every union once.
+#: What every tier may state of its pods.
+POD = {
+    "nodeSelector": {"disk": "fast"},
+    "tolerations": [
+        {
+            "key": "gpu",
+            "operator": "Equal",
+            "value": "yes",
+            "effect": "NoExecute",
+            "tolerationSeconds": 60,
+        }
+    ],
+    "topologySpreadConstraints": [
+        {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}
+    ],
+    "priorityClassName": "high",
+    "runtimeClassName": "nvidia",
+    "labels": {"team": "a"},
+    "annotations": {"team": "a"},
+    "env": [{"name": "MODE", "value": "a"}],
+}
+TIER_POD = {
+    **POD,
+    "resources": {"requests": {"cpu": "500m"}, "limits": {"memory": "20Gi"}},
+}
+_PLACE = {
+    "topologyKey": "zone",
+    "labelSelector": {
+        "matchLabels": {"app": "a"},
+        "matchExpressions": [{"key": "app", "operator": "In", "values": ["a"]}],
+    },
+    "matchLabelKeys": ["app"],
+}
+_NODES = {"matchExpressions": [{"key": "disk", "operator": "In", "values": ["fast"]}]}
+_NEIGHBOURS = {
+    "requiredDuringSchedulingIgnoredDuringExecution": [_PLACE],
+    "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": _PLACE}],
+}
+CLUSTER_POD = {
+    **POD,
+    "affinity": {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [_NODES]},
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 1, "preference": _NODES}
+            ],
+        },
+        "podAffinity": _NEIGHBOURS,
+        "podAntiAffinity": _NEIGHBOURS,
+    },
+    "serviceAccountAnnotations": {"role": "a"},
+}
+#: Objects that state every field between them: each side of every union, and the defaults of
+#: pods where no tier states its own.
 OBJECTS: tuple[dict[str, Any], ...] = (
     {
         "deletionPolicy": "Retain",
-        "api": {"scaling": {"minReplicas": 2}},
+        "api": {"scaling": {"minReplicas": 2}, "pod": TIER_POD},
         "ingest": {
             "scaling": {"minReplicas": 1},
             "chunkSizeCharacters": 500,
             "chunkOverlapCharacters": 50,
             "maxParallelChunks": 10,
             "maxDocumentSize": "50Mi",
+            "pod": TIER_POD,
         },
         "retrieval": {
             "shards": 2,
@@ -58,6 +112,7 @@ OBJECTS: tuple[dict[str, Any], ...] = (
             "minPassages": 3,
             "maxPassages": 10,
             "storage": {"size": "10Gi", "storageClassName": "fast"},
+            "pod": TIER_POD,
         },
         "inference": {
             "model": "smollm2:135m",
@@ -70,6 +125,7 @@ OBJECTS: tuple[dict[str, Any], ...] = (
                 "idle": "Keep",
                 "options": {"temperaturePercent": 0, "maxOutputTokens": 512, "seed": 0},
                 "modelCache": {"size": "20Gi", "storageClassName": "fast"},
+                "pod": TIER_POD,
             },
             "queue": {"maxWaiting": 32, "maxWaitSeconds": 30},
             "maxAnswerSeconds": 120,
@@ -78,7 +134,7 @@ OBJECTS: tuple[dict[str, Any], ...] = (
         "documents": {
             "stores": [{"name": "main", "pvc": {"size": "10Gi", "storageClassName": "fast"}}]
         },
-        "database": {"managed": {"size": "10Gi", "storageClassName": "fast"}},
+        "database": {"managed": {"size": "10Gi", "storageClassName": "fast", "pod": TIER_POD}},
         "answer": {"mode": "Generate"},
         "access": {"adminSecretRef": {"name": "admin"}},
         "selfTest": "OnChange",
@@ -93,6 +149,7 @@ OBJECTS: tuple[dict[str, Any], ...] = (
             }
         },
     },
+    {"pod": CLUSTER_POD, "inference": {"model": "smollm2:135m"}},
 )
 #: Which pods a word lets restart. An immutable field's edit is refused before it gets here.
 ROLLED: dict[Edit, set[str]] = {
@@ -100,20 +157,23 @@ ROLLED: dict[Edit, set[str]] = {
     Edit.NEW_DATA_ONLY: set(),
     Edit.ROLLS_API: {"api"},
     Edit.ROLLS_SHARDS: {"shard"},
+    Edit.ROLLS_INGEST: {"ingest"},
     Edit.ROLLS_INFERENCE: {"inference"},
     Edit.ROLLS_INFERENCE_AND_API: {"api", "inference"},
     Edit.ROLLS_INGEST_AND_API: {"api", "ingest"},
+    Edit.ROLLS_DATABASE: {"database"},
     Edit.ROLLS_DATABASE_USERS: {"api", "shard", "ingest", "inference", "migrate"},
+    Edit.ROLLS_EVERY_TIER: {"api", "shard", "ingest", "inference", "database", "store", "migrate"},
 }
 #: Permits what an endpoint states; on its own it changes the verdict of admission alone.
 DECIDES_AT_ADMISSION = {"spec.documents.stores[].s3.allowInsecure"}
 
 
 def _leaves(node: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if node["type"] == "object":
+    if "properties" in node:
         for name, child in node["properties"].items():
             yield from _leaves(child, f"{path}.{name}")
-    elif node["type"] == "array":
+    elif "properties" in node.get("items", {}):
         yield from _leaves(node["items"], f"{path}[]")
     else:
         yield path, node
@@ -148,21 +208,22 @@ def _stating(path: str) -> dict[str, Any]:
 
 
 def _other(node: dict[str, Any], value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _other(node["additionalProperties"], one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_other(node["items"], one) for one in value]
     if "enum" in node:
         return next(choice for choice in node["enum"] if choice != value)
-    if isinstance(value, bool):
-        return not value
     if isinstance(value, int):
-        return value - 1 if value == node.get("maximum") else value + 1
-    if str(value).endswith("Gi"):
-        return "30Gi"
-    if str(value).endswith("Mi"):
-        return "60Mi"
-    return f"{value}b/" if str(value).endswith("/") else f"{value}x"
+        upper = node.get("maximum", INT32_MAX)
+        return not value if isinstance(value, bool) else value + (-1 if value == upper else 1)
+    endings = {"500m": "600m", "Gi": "30Gi", "Mi": "60Mi", "/": f"{value}b/", "": f"{value}x"}
+    return next(other for end, other in endings.items() if str(value).endswith(end))
 
 
 def _changed(spec: dict[str, Any], path: str) -> dict[str, Any]:
-    edited = copy.deepcopy(spec)
+    # Not deepcopy: the tiers share one dict of pod settings, and one of them is edited.
+    edited = json.loads(json.dumps(spec))
     node: Any = edited
     *parents, last = _steps(path)
     for step in parents:

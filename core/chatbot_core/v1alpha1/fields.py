@@ -19,10 +19,13 @@ class Edit(StrEnum):
     LIVE = "live"
     ROLLS_API = "rolls the API"
     ROLLS_SHARDS = "rolls the shards"
+    ROLLS_INGEST = "rolls ingest"
     ROLLS_INFERENCE = "rolls inference"
     ROLLS_INFERENCE_AND_API = "rolls inference and API"
     ROLLS_INGEST_AND_API = "rolls ingest and API"
+    ROLLS_DATABASE = "rolls the managed database"
     ROLLS_DATABASE_USERS = "rolls every tier that uses the database"
+    ROLLS_EVERY_TIER = "rolls every tier"
     NEW_DATA_ONLY = "new data only"
     IMMUTABLE = "immutable"
 
@@ -45,22 +48,33 @@ def stated(edit: Edit, sentence: str, **bounds: Any) -> Any:
     return Field(description=f"{sentence} Edit: {edit.value}.", json_schema_extra=extra, **bounds)
 
 
-def _rule(rule: str, message: str) -> dict[str, Any]:
-    return {"x-kubernetes-validations": [{"rule": rule, "message": message}]}
+def inherited(sentence: str, **bounds: Any) -> Any:
+    """Return the Field of a leaf whose edit does what the field above it says (`below`)."""
+    return Field(description=sentence, json_schema_extra=bounds.pop("extra", {}), **bounds)
+
+
+def below(edit: Edit) -> Any:
+    """Return the optional Field of an object whose leaves are `inherited`."""
+    return Field(default=None, json_schema_extra={"x-edit-below": edit.value})
+
+
+def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
+    """Return CEL rules of a field, as (rule, message)."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": text} for rule, text in pairs]}
 
 
 def size_rule(smallest: str, largest: str) -> dict[str, Any]:
     """Return the CEL rule that bounds a quantity."""
-    return _rule(
+    rule = (
         f"quantity(self).compareTo(quantity('{smallest}')) >= 0 && "
-        f"quantity(self).compareTo(quantity('{largest}')) <= 0",
-        f"must be between {smallest} and {largest}",
+        f"quantity(self).compareTo(quantity('{largest}')) <= 0"
     )
+    return rules((rule, f"must be between {smallest} and {largest}"))
 
 
 def immutable(next_step: str) -> dict[str, Any]:
     """Return the CEL transition rule of a field that never changes."""
-    return _rule("self == oldSelf", f"must not change: {next_step}")
+    return rules(("self == oldSelf", f"must not change: {next_step}"))
 
 
 Quantity = Annotated[str, Field(pattern=quantity.PATTERN, max_length=20)]

@@ -12,9 +12,11 @@ from chatbot_core.v1alpha1.fields import (
     Object,
     Quantity,
     Subdomain,
+    below,
     size_rule,
     stated,
 )
+from chatbot_core.v1alpha1.pods import InferencePod
 from chatbot_core.v1alpha1.scaling import Scaling
 
 
@@ -78,6 +80,7 @@ class ManagedInference(Object):
     )
     options: GenerationOptions = GenerationOptions()
     model_cache: ModelCache = ModelCache()
+    pod: InferencePod | None = below(Edit.ROLLS_INFERENCE)
 
 
 class Queue(Object):

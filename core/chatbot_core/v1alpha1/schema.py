@@ -29,9 +29,11 @@ _COPIED: Final = (
     "maxLength",
     "minItems",
     "maxItems",
+    "maxProperties",
     "x-kubernetes-list-type",
     "x-kubernetes-list-map-keys",
     "x-kubernetes-validations",
+    "x-kubernetes-int-or-string",
 )
 _COLUMNS: Final = (
     ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', 0),
@@ -111,18 +113,26 @@ def _rule(rule: str, message: str, path: str) -> dict[str, Any]:
     return {"rule": rule, "message": message} | ({"fieldPath": path} if path else {})
 
 
-def _convert(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
+def _convert(node: dict[str, Any], defs: dict[str, Any], edit: str = "") -> dict[str, Any]:
+    """Convert a node; `edit` is the word of an object above whose leaves state none."""
+    if node.get("x-kubernetes-int-or-string"):
+        return {key: node[key] for key in ("anyOf", *_COPIED) if key in node}
     node = _resolved(node, defs)
+    edit = node.get("x-edit-below", edit)
     result: dict[str, Any] = {key: node[key] for key in _COPIED if key in node}
+    if "description" in node:
+        result["description"] = " ".join(node["description"].split())
+    if edit and "description" in node and "x-edit" not in node and "properties" not in node:
+        result["description"] += f" Edit: {edit}."
     if "const" in node:
         result |= {"enum": [node["const"]]}
     if node.get("type") == "integer":
         result["format"] = "int64" if node.get("maximum", 2**31) >= 2**31 else "int32"
     if node.get("type") == "array":
-        result["items"] = _convert(node["items"], defs)
+        result["items"] = _convert(node["items"], defs, edit)
         result.setdefault("x-kubernetes-list-type", "atomic")
     if node.get("type") == "object":
-        result |= _properties(node, defs)
+        result |= _properties(node, defs, edit)
     if "default" in node and node["default"] is not None:
         # In full, also for objects: CEL rules are evaluated on the stated default alone.
         result["default"] = _present(node["default"])
@@ -145,8 +155,10 @@ def _present(value: Any) -> Any:
     return [_present(item) for item in value] if isinstance(value, list) else value
 
 
-def _properties(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
-    properties = {name: _convert(child, defs) for name, child in node["properties"].items()}
+def _properties(node: dict[str, Any], defs: dict[str, Any], edit: str) -> dict[str, Any]:
+    if "additionalProperties" in node and "properties" not in node:
+        return {"additionalProperties": _convert(node["additionalProperties"], defs)}
+    properties = {name: _convert(child, defs, edit) for name, child in node["properties"].items()}
     result: dict[str, Any] = {"properties": properties}
     if node.get("required"):
         result["required"] = node["required"]

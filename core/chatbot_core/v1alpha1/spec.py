@@ -10,11 +10,13 @@ from chatbot_core.v1alpha1.fields import (
     Object,
     Quantity,
     Subdomain,
+    below,
     immutable,
     size_rule,
     stated,
 )
 from chatbot_core.v1alpha1.inference import Inference
+from chatbot_core.v1alpha1.pods import ClusterPod, TierPod
 from chatbot_core.v1alpha1.scaling import ApiScaling, Scaling
 from chatbot_core.v1alpha1.storage import Claim, Database, Documents, ScratchStorage
 
@@ -25,6 +27,7 @@ class Api(Object):
     """The tier that people and programs talk to."""
 
     scaling: ApiScaling = ApiScaling()
+    pod: TierPod | None = below(Edit.ROLLS_API)
 
 
 class Ingest(Object):
@@ -54,6 +57,7 @@ class Ingest(Object):
     max_document_size: Quantity = stated(
         Edit.LIVE, "Largest document accepted.", default="50Mi", extra=size_rule("1Ki", "1Gi")
     )
+    pod: TierPod | None = below(Edit.ROLLS_INGEST)
 
 
 class Retrieval(Object):
@@ -87,6 +91,7 @@ class Retrieval(Object):
         Edit.LIVE, "Most passages put before the model.", default=10, ge=1, le=50
     )
     storage: ScratchStorage = ScratchStorage()
+    pod: TierPod | None = below(Edit.ROLLS_SHARDS)
 
 
 class Answer(Object):
@@ -119,6 +124,7 @@ class ChatbotClusterSpec(Object):
         "Retain keeps claims and the Secrets that open them when the object goes; Delete does not.",
         default="Retain",
     )
+    pod: ClusterPod | None = below(Edit.ROLLS_EVERY_TIER)
     api: Api = Api()
     ingest: Ingest = Ingest()
     retrieval: Retrieval = Retrieval()

@@ -13,9 +13,11 @@ from chatbot_core.v1alpha1.fields import (
     SecretKey,
     Subdomain,
     Url,
+    below,
     size_rule,
     stated,
 )
+from chatbot_core.v1alpha1.pods import TierPod
 
 #: 40 characters of the object, "-store-" and these 16 are the 63 that a Service name may have.
 StoreName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=16)]
@@ -55,6 +57,12 @@ class Claim(Object):
     storage_class_name: Subdomain | None = stated(
         Edit.IMMUTABLE, "Storage class of the claim; unset takes the default class.", default=None
     )
+
+
+class ManagedDatabase(Claim):
+    """A PostgreSQL of ours over one claim."""
+
+    pod: TierPod | None = below(Edit.ROLLS_DATABASE)
 
 
 class ScratchStorage(Object):
@@ -207,7 +215,7 @@ class Database(Object):
             "",
         ),
     )
-    managed: Claim | None = None
+    managed: ManagedDatabase | None = None
     external: ExternalDatabase | None = None
 
     @property

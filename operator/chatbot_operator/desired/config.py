@@ -24,7 +24,7 @@ from chatbot_core.runtime_config import (
 from chatbot_core.runtime_config import Inference as LiveInference
 from chatbot_core.v1alpha1 import ChatbotClusterSpec
 from chatbot_core.v1alpha1.storage import Store
-from chatbot_operator.desired import context
+from chatbot_operator.desired import context, stated
 from chatbot_operator.desired.context import Context
 from chatbot_operator.model import Json
 
@@ -146,7 +146,10 @@ def config_map(ctx: Context, config: RuntimeConfig) -> Json:
 def service_account(ctx: Context) -> Json:
     """Return the identity of every pod, without rights or token, and a copy of the choice."""
     metadata = context.owned(ctx, names.service_account(ctx.cluster), Component.CONFIG)
-    annotations = {names.ANNOTATION_CHOICE: ctx.choice.model_dump_json()}
+    annotations = {
+        **stated.service_account_annotations(ctx.spec),
+        names.ANNOTATION_CHOICE: ctx.choice.model_dump_json(),
+    }
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",

@@ -7,7 +7,7 @@ from typing import Any, Final
 from chatbot_core import names
 from chatbot_core.names import Component, Role
 from chatbot_core.runtime_config import digest
-from chatbot_operator.desired import context, pods, secrets
+from chatbot_operator.desired import context, pods, secrets, stated
 from chatbot_operator.desired.context import Context, Desired, Rank
 from chatbot_operator.desired.pods import Resources, RuntimeContainer
 from chatbot_operator.model import Json
@@ -25,6 +25,8 @@ def name(ctx: Context) -> str:
         "image": ctx.choice.runtime,
         "boot": pods.boot_of(ctx, Role.MIGRATE),
         "database": None if external is None else external.model_dump(mode="json"),
+        # A Job that finds no node is replaced when the settings of its pod are.
+        **stated.of_every_pod(ctx.spec),
     }
     return names.migration(ctx.cluster, digest(inputs)[_PREFIX_LENGTH:])
 

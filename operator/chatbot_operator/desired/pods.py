@@ -8,7 +8,7 @@ from typing import Final
 from chatbot_core import names
 from chatbot_core.names import Role
 from chatbot_core.runtime_config import boot_hash
-from chatbot_operator.desired import context
+from chatbot_operator.desired import context, stated
 from chatbot_operator.desired.context import Context
 from chatbot_operator.desired.secrets import Mount
 from chatbot_operator.model import Json
@@ -78,11 +78,14 @@ def pod_spec(ctx: Context, user_id: int, grace_s: int, *, claims: bool = False) 
 
 
 def template(ctx: Context, component: str, spec: Json, boot: str = "") -> Json:
-    """Return a pod template; `boot` is the hash of what its processes read at start only."""
+    """Return a pod template with what is stated about its pods.
+
+    `boot` is the hash of what its processes read at start only.
+    """
     metadata: Json = {"labels": context.pod_labels(ctx, component)}
     if boot:
         metadata["annotations"] = {names.ANNOTATION_BOOT: boot}
-    return {"metadata": metadata, "spec": spec}
+    return stated.template(ctx, component, {"metadata": metadata, "spec": spec})
 
 
 def boot_of(ctx: Context, role: Role) -> str:
