@@ -118,22 +118,29 @@ async def list_again(
         try:
             await list_once(kube, feed)
             heartbeats.beat(feed.scope)
-        except ChatbotError as error:
+        except (ChatbotError, WatchExpiredError) as error:
             _log.warning("list failed", extra={"scope": feed.scope, "error": str(error)})
             wait_s = _RETRY.wait_s(5, clockwork.random())
         await clockwork.sleep(wait_s)
 
 
 async def list_once(kube: Kube, feed: Feed[V]) -> str:
-    """Take one complete list into the store; return its version. Raises Unavailable, Denied."""
-    listing = await kube.list(feed.kind, feed.namespace, feed.selector)
+    """Take one complete list into the store; return its version.
+
+    Raises Unavailable, Denied, and WatchExpiredError where it took too long. Page by page only
+    what is kept of the objects stays in memory.
+    """
     listed: dict[Ref, Entry[V]] = {}
-    for obj in listing.items:
-        entry = _entry(feed, obj)
-        if entry is not None:
-            listed[_ref(feed, obj)] = entry
-    feed.store.replace(feed.scope, listed, int(listing.resource_version))
-    return listing.resource_version
+    version = ""
+    feed.store.listing(feed.scope)
+    async for page in kube.pages(feed.kind, feed.namespace, feed.selector):
+        version = page.resource_version
+        for obj in page.items:
+            entry = _entry(feed, obj)
+            if entry is not None:
+                listed[_ref(feed, obj)] = entry
+    feed.store.replace(feed.scope, listed, int(version))
+    return version
 
 
 async def _follow(

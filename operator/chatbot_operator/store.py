@@ -39,6 +39,7 @@ class Store(Generic[K, V]):
         self._entries: dict[K, Entry[V]] = {}
         self._keys_of: dict[OwnerKey, dict[K, None]] = {}
         self._shields: dict[K, int] = {}
+        self._meanwhile: dict[str, dict[K, int]] = {}
         self._gone: dict[K, int] = {}
         self._scopes: dict[str, bool] = {}
         self._scope_of: dict[K, str] = {}
@@ -74,16 +75,25 @@ class Store(Generic[K, V]):
         """Whether the watch has shown every write of ours to this owner's keys."""
         return not any(key in self._shields for key in self._keys_of.get(owner, ()))
 
+    def listing(self, scope: str) -> None:
+        """Say that a list of a scope begins: what is told of it meanwhile may be newer.
+
+        A list of many pages takes a while, and the ChatbotClusters are watched by somebody else.
+        """
+        self._meanwhile[scope] = {}
+
     def replace(self, scope: str, listed: Mapping[K, Entry[V]], version: int) -> None:
         """Take a complete list of a scope: what it lacks has vanished, unless it is newer."""
+        newer = {key for key, at in self._meanwhile.pop(scope, {}).items() if at > version}
         gone = [
             key for key, where in self._scope_of.items() if where == scope and key not in listed
         ]
         for key in gone:
-            self.vanished(key, version)
+            if key not in newer:
+                self.vanished(key, version)
         for key, entry in listed.items():
             # The list shows every write up to its version, also where the object is older.
-            if self._shields.get(key, 0) <= version:
+            if key not in newer and self._shields.get(key, 0) <= version:
                 self._shields.pop(key, None)
                 self._put(scope, key, entry)
         self._gone = {key: at for key, at in self._gone.items() if at > version}
@@ -104,6 +114,7 @@ class Store(Generic[K, V]):
             return
         self._shields.pop(key, None)
         self._gone[key] = version
+        self._note(self._scope_of.get(key, ""), key, version)
         entry = self._remove(key)
         if entry is not None:
             self._wake(entry.owner)
@@ -136,9 +147,14 @@ class Store(Generic[K, V]):
 
     def _insert(self, scope: str, key: K, entry: Entry[V]) -> None:
         self._remove(key)
+        self._note(scope, key, entry.version)
         self._entries[key] = entry
         self._scope_of[key] = scope
         self._keys_of.setdefault(entry.owner, {})[key] = None
+
+    def _note(self, scope: str, key: K, version: int) -> None:
+        if scope in self._meanwhile:
+            self._meanwhile[scope][key] = version
 
     def _remove(self, key: K) -> Entry[V] | None:
         entry = self._entries.pop(key, None)

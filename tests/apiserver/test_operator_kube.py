@@ -14,8 +14,12 @@ from localkube.testserver import LoopbackServer
 
 @pytest.mark.parametrize("promise", kube_contract.ALL, ids=lambda p: p.__name__)
 async def test_the_client_keeps_the_promise(
-    promise: Callable[[Kube, str], Awaitable[None]], kube: KubeClient, namespace: str
+    promise: Callable[[Kube, str], Awaitable[None]],
+    kube: KubeClient,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("chatbot_operator.kube.PAGE", 2)
     await promise(kube, namespace)
 
 

@@ -80,6 +80,7 @@ async def _pods_are_admitted(world: World, kube: KubeClient) -> None:
     wanted = sum(one.replicas or 0 for one in replicated) + job
 
     async def all_made() -> bool:
-        return len((await kube.list("Pod", world.namespace, "")).items) == wanted
+        pages = [page async for page in kube.pages("Pod", world.namespace, "")]
+        return sum(len(page.items) for page in pages) == wanted
 
     await until(all_made, f"{wanted} pods", within_s=30)

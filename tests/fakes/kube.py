@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from chatbot_core.errors import Unavailable
 from chatbot_operator.kinds import Object, Ref, ref_of, uid_of
-from chatbot_operator.kube import Listing, WatchEvent, WatchExpiredError, WriteRefused
+from chatbot_operator.kube import Page, WatchEvent, WatchExpiredError, WriteRefused
 
 
 @dataclass(slots=True)
@@ -30,19 +30,24 @@ class FakeKube:
     log: list[tuple[int, WatchEvent]] = field(default_factory=list)
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
     watch_s: float = 0.2
+    page: int = 2
 
     async def get(self, ref: Ref) -> Object | None:
         self._answer()
         return deepcopy(self.objects.get(ref))
 
-    async def list(self, kind: str, namespace: str, selector: str) -> Listing:
+    async def pages(self, kind: str, namespace: str, selector: str) -> AsyncIterator[Page]:
         self._answer()
         items = [
             deepcopy(obj)
             for ref, obj in self.objects.items()
             if ref.kind == kind and namespace in {"", ref.namespace} and _selected(obj, selector)
         ]
-        return Listing(tuple(items), str(self.version))
+        version = str(self.version)
+        for start in range(0, len(items) or 1, self.page):
+            if start and int(version) < self.forgotten_before:
+                raise WatchExpiredError(version)
+            yield Page(tuple(items[start : start + self.page]), version)
 
     async def watch(
         self, kind: str, namespace: str, selector: str, resource_version: str

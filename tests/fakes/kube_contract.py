@@ -78,15 +78,15 @@ async def a_delete_hits_one_version_only(kube: Kube, namespace: str) -> None:
 
 async def a_watch_continues_from_a_list(kube: Kube, namespace: str) -> None:
     await applied(kube, config_map(namespace, "watched", "one"))
-    listing = await kube.list("ConfigMap", namespace, SELECTOR)
-    names = [item["metadata"]["name"] for item in listing.items]
-    assert "watched" in names
-    assert all(item["kind"] == "ConfigMap" for item in listing.items)
+    pages = [page async for page in kube.pages("ConfigMap", namespace, SELECTOR)]
+    items = [item for page in pages for item in page.items]
+    assert "watched" in [item["metadata"]["name"] for item in items]
+    assert all(item["kind"] == "ConfigMap" for item in items)
     live = await applied(kube, config_map(namespace, "watched", "two"))
     await kube.delete(Ref("ConfigMap", namespace, "watched"), uid_of(live), version_of(live))
     seen = []
     async with asyncio.timeout(10):
-        async for event in kube.watch("ConfigMap", namespace, SELECTOR, listing.resource_version):
+        async for event in kube.watch("ConfigMap", namespace, SELECTOR, pages[-1].resource_version):
             if event.type != "BOOKMARK" and event.object["metadata"]["name"] == "watched":
                 seen.append((event.type, event.object["data"]["text"]))
             if len(seen) == 2:
@@ -94,7 +94,24 @@ async def a_watch_continues_from_a_list(kube: Kube, namespace: str) -> None:
     assert seen == [("MODIFIED", "two"), ("DELETED", "two")]
 
 
+async def the_pages_of_a_list_show_one_state(kube: Kube, namespace: str) -> None:
+    """The tester has set the size of a page to two."""
+    wanted = [f"paged-{number}" for number in range(5)]
+    for name in wanted:
+        await applied(kube, config_map(namespace, name, "one"))
+    pages = []
+    async for page in kube.pages("ConfigMap", namespace, SELECTOR):
+        if not pages:
+            await applied(kube, config_map(namespace, "paged-9", "too late"))
+        pages.append(page)
+    found = [item["metadata"]["name"] for page in pages for item in page.items]
+    assert sorted(name for name in found if name.startswith("paged")) == wanted
+    assert all(len(page.items) <= 2 for page in pages)
+    assert len({page.resource_version for page in pages}) == 1
+
+
 ALL = (
+    the_pages_of_a_list_show_one_state,
     an_absent_object_is_none,
     an_apply_creates_and_then_updates,
     an_apply_with_a_uid_never_creates,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from fakes.kube import FakeKube
 from fakes.runtime import FakeRuntime
 
@@ -23,9 +24,11 @@ from chatbot_operator.feeders import (
     SecretPoll,
     StatusPoll,
     child_feed,
+    list_once,
     list_watch,
 )
 from chatbot_operator.kinds import Object, Ref
+from chatbot_operator.kube import WatchExpiredError
 from chatbot_operator.model import Child, Owner, Pod, WantedSecret
 from chatbot_operator.store import OwnerKey, Store
 
@@ -95,6 +98,27 @@ async def test_what_was_deleted_in_a_gap_that_the_server_forgot_vanishes() -> No
         await asyncio.sleep(0.2)
         assert store.get(X) is None
         assert woken == [KEY]
+
+
+async def test_a_list_of_many_pages_arrives_whole() -> None:
+    kube = FakeKube(page=2)
+    for number in range(5):
+        await kube.put_live(config_map(f"x-{number}"))
+    async with fed(kube) as (store, _):
+        assert len(store.of_owner(KEY)) == 5
+
+
+async def test_a_list_whose_pages_the_server_forgot_meanwhile_begins_again() -> None:
+    kube = FakeKube(page=2, forgotten_before=1000)
+    for number in range(5):
+        await kube.put_live(config_map(f"x-{number}"))
+    feed = child_feed("ConfigMap", "", Store[Ref, Child](lambda _: None))
+    with pytest.raises(WatchExpiredError):
+        await list_once(kube, feed)
+    assert feed.store.owners() == ()
+    kube.version = 1001
+    async with fed(kube) as (store, _):
+        assert len(store.of_owner(KEY)) == 5
 
 
 async def test_an_interrupted_watch_goes_on_where_it_was() -> None:

@@ -71,6 +71,25 @@ def test_our_write_shields_the_key_until_the_watch_has_shown_it() -> None:
     assert woken == []
 
 
+def test_what_is_told_while_a_list_is_under_way_is_newer_than_the_list() -> None:
+    store, _ = made()
+    store.replace(SCOPE, {key: entry("old", 1) for key in ("edited", "deleted", "left")}, 1)
+    store.listing(SCOPE)
+    store.seen(SCOPE, "edited", entry("new", 6))
+    store.seen(SCOPE, "created", entry("new", 7))
+    store.vanished("deleted", 8)
+    store.replace(SCOPE, {key: entry("old", 1) for key in ("edited", "deleted", "left")}, 5)
+    assert store.of_owner(OWNER) == {"edited": "new", "created": "new", "left": "old"}
+
+
+def test_a_server_whose_versions_begin_again_is_believed() -> None:
+    store, _ = made()
+    store.replace(SCOPE, {"x": entry("old", 100), "y": entry("old", 100)}, 100)
+    store.listing(SCOPE)
+    store.replace(SCOPE, {"x": entry("restored", 7)}, 9)
+    assert store.of_owner(OWNER) == {"x": "restored"}
+
+
 def test_a_list_that_is_newer_than_our_write_settles_it() -> None:
     store, woken = made()
     store.wrote(SCOPE, "x", entry("ours", 5))
