@@ -52,6 +52,10 @@ class Reason(StrEnum):
     WAITING_FOR_CLEANUP = "WaitingForCleanup"
     VOLUME_CANNOT_SHRINK = "VolumeCannotShrink"
     WRITE_REFUSED = "WriteRefused"
+    ERASING = "Erasing"
+    ERASE_FAILED = "EraseFailed"
+    ERASE_OVERDUE = "EraseOverdue"
+    NAMESPACE_TERMINATING = "NamespaceTerminating"
     STATUS_UNKNOWN = "StatusUnknown"
 
 
@@ -80,6 +84,10 @@ SENTENCES: Final[dict[Reason, str]] = {
     Reason.WAITING_FOR_CLEANUP: "Children of a deleted object of this name are being removed.",
     Reason.VOLUME_CANNOT_SHRINK: "A claim is larger than the spec says; state its size or more.",
     Reason.WRITE_REFUSED: "The API server refused a write; the message quotes it.",
+    Reason.ERASING: "The object is being deleted; what it left outside is being erased.",
+    Reason.ERASE_FAILED: "The erase Job failed; the message names why and what is left.",
+    Reason.ERASE_OVERDUE: "Nothing was erased in time; the message names what is left.",
+    Reason.NAMESPACE_TERMINATING: "The namespace is being deleted; nothing can be made in it.",
     Reason.STATUS_UNKNOWN: "The runtime could not be asked; the last known state stands.",
 }
 
@@ -96,5 +104,8 @@ STALLING: Final = frozenset(
         Reason.FOREIGN_OBJECT,
         Reason.VOLUME_CANNOT_SHRINK,
         Reason.WRITE_REFUSED,
+        Reason.ERASE_FAILED,
+        Reason.ERASE_OVERDUE,
+        Reason.NAMESPACE_TERMINATING,
     }
 )

@@ -53,6 +53,8 @@ def owner(obj: Object) -> Owner:
         spec=dict(obj.get("spec") or {}),
         status=dict(obj.get("status") or {}),
         deleting="deletionTimestamp" in meta,
+        deleting_since_s=_epoch_s(meta.get("deletionTimestamp")),
+        finalizers=tuple(meta.get("finalizers") or ()),
     )
 
 

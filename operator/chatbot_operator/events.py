@@ -17,7 +17,7 @@ from chatbot_core import names
 from chatbot_core.errors import ChatbotError
 from chatbot_core.reasons import STALLING
 from chatbot_operator.kinds import Object
-from chatbot_operator.kube import Kube, WriteRefused
+from chatbot_operator.kube import NAMESPACE_TERMINATING, Kube, WriteRefused
 from chatbot_operator.model import Json, Owner
 
 REPORTER: Final = f"{names.GROUP}/operator"
@@ -36,6 +36,7 @@ class News:
     action: str
     note: str
     warning: bool = False
+    outlives: bool = False  # told of the Namespace, in `default`, where the object's own ends
 
 
 def of_conditions(old: Json, new: Json) -> tuple[News, ...]:
@@ -69,16 +70,34 @@ class EventWriter:
                 continue
             self._told_s = {k: s for k, s in self._told_s.items() if now_s - s < SAME_WITHIN_S}
             self._told_s[words] = now_s
-            await self._write(_event(owner, item, now_s, self._instance))
+            event = _event(owner, item, now_s, self._instance)
+            refused = await self._write(event)
+            if refused is not None and refused.reason == NAMESPACE_TERMINATING and item.outlives:
+                await self._write(_of_namespace(event))
 
-    async def _write(self, event: Object) -> None:
+    async def _write(self, event: Object) -> WriteRefused | None:
         try:
             answer = await self._kube.create(event)
         except ChatbotError as error:
             _log.warning("event not written", extra={"error": str(error)})
-            return
-        if isinstance(answer, WriteRefused):
-            _log.warning("event refused", extra={"error": answer.message})
+            return None
+        if not isinstance(answer, WriteRefused):
+            return None
+        _log.warning("event refused", extra={"error": answer.message, "note": event["note"]})
+        return answer
+
+
+def _of_namespace(event: Object) -> Object:
+    """Return the same news about the object's namespace, where Events of such objects stand."""
+    meta = event["metadata"]
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "name": meta["namespace"]}
+    note = f"{names.KIND} {event['regarding']['name']}: {event['note']}"
+    return {
+        **event,
+        "metadata": {**meta, "namespace": "default"},
+        "note": note[:NOTE_MAX_LENGTH],
+        "regarding": namespace,
+    }
 
 
 def _event(owner: Owner, news: News, now_s: float, instance: str) -> Object:

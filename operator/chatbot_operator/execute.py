@@ -21,7 +21,7 @@ from chatbot_operator import contact, heal
 from chatbot_operator.events import EventWriter, News, of_conditions
 from chatbot_operator.generated import filled
 from chatbot_operator.kinds import Object, Ref, ref_of, resource, uid_of
-from chatbot_operator.kube import Kube, WriteRefused
+from chatbot_operator.kube import NAMESPACE_TERMINATING, Kube, WriteRefused
 from chatbot_operator.model import (
     Apply,
     ChildKey,
@@ -32,10 +32,12 @@ from chatbot_operator.model import (
     Plan,
     Refusal,
     Scale,
+    SetFinalizer,
     Step,
 )
 from chatbot_operator.observe import World
 from chatbot_operator.plan import TAKEN_OVER
+from chatbot_operator.removal import LEFT_BEHIND
 
 #: Answers that say "not what you think": the store is behind, a fresh look is needed.
 _STALE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT})
@@ -133,6 +135,8 @@ class _Pass:
                 verdict = await self._scale(step)
             case Delete():
                 verdict = await self._delete(step)
+            case SetFinalizer():
+                verdict = await self._set_finalizer(step)
         if verdict is Verdict.DONE:
             self.succeeded.add(_key(step))
         if verdict is Verdict.REFUSED:
@@ -256,16 +260,42 @@ class _Pass:
         self.news.append(News("Deleted", "Delete", f"{ref.kind} {ref.name}: {step.reason}"))
         return Verdict.DONE
 
+    async def _set_finalizer(self, step: SetFinalizer) -> Verdict:
+        live = await self._live_owner()
+        held = list(live["metadata"].get("finalizers") or ())
+        if (names.FINALIZER in held) == step.present:
+            return Verdict.DONE
+        if step.note:
+            left = step.reason == LEFT_BEHIND
+            news = News(step.reason, "Release", step.note, warning=left, outlives=True)
+            await self.shell.events.tell(self.owner, [news])
+        others = [one for one in held if one != names.FINALIZER]
+        wanted = [*others, names.FINALIZER] if step.present else others
+        answer = await self.shell.kube.set_finalizers(live, wanted)
+        if isinstance(answer, WriteRefused):
+            return await self._refused(Ref(names.KIND, self.owner.namespace, step.name), answer)
+        if not self.owner.deleting:
+            self.shell.world.wrote_owner(answer)
+        self.outcome.done.append(f"finalizer {names.KIND}/{step.name} ({step.reason})")
+        return Verdict.DONE
+
     async def _require_owner(self) -> None:
         """Read the owner live, once a pass, before the first create or delete."""
         if self.owner_was_read:
             return
+        await self._live_owner()
+        self.owner_was_read = True
+
+    async def _live_owner(self) -> Object:
+        """Return the owner as it is now; one that is going needs our finalizer to be acted for."""
         live = await self.shell.kube.get(Ref(names.KIND, self.owner.namespace, self.owner.name))
         if live is None or uid_of(live) != self.owner.uid:
             raise OwnerGoneError
-        if "deletionTimestamp" in live["metadata"]:
+        meta = live["metadata"]
+        held = names.FINALIZER in (meta.get("finalizers") or ())
+        if "deletionTimestamp" in meta and not (self.owner.deleting and held):
             raise OwnerGoneError
-        self.owner_was_read = True
+        return live
 
     async def _refused(self, ref: Ref, answer: WriteRefused) -> Verdict:
         """Sort a refused write: the store was behind (look again), or a fault for people."""
@@ -277,6 +307,10 @@ class _Pass:
             else:
                 self.shell.world.read_child(ref, live)
             raise Unavailable(str(ref), f"it changed meanwhile: {answer.message}")
+        if answer.reason == NAMESPACE_TERMINATING:
+            words = f"namespace {ref.namespace} is being deleted: {ref} cannot be made in it"
+            refusal = Refusal("namespace_ends", Reason.NAMESPACE_TERMINATING, words)
+            return self._refuse(ref, refusal)
         words = f"{ref} was refused by the API server: {answer.message}"
         return self._refuse(ref, Refusal("write_refused", Reason.WRITE_REFUSED, words))
 
@@ -339,3 +373,5 @@ def _key(step: Step) -> ChildKey:
             return "Secret", step.name
         case Scale() | Delete():
             return step.kind, step.name
+        case SetFinalizer():
+            return names.KIND, step.name

@@ -14,7 +14,7 @@ import json
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
@@ -25,7 +25,7 @@ from kubernetes.aio import client, config
 from chatbot_core import names
 from chatbot_core.errors import Denied, Unavailable
 from chatbot_core.retry import Backoff, Clockwork, Deadline, retry
-from chatbot_operator.kinds import Object, Ref, collection_path, object_path, ref_of
+from chatbot_operator.kinds import Object, Ref, collection_path, object_path, ref_of, version_of
 
 REQUEST_TIMEOUT_S: Final = 10.0
 CALL_BUDGET_S: Final = 25.0
@@ -36,8 +36,12 @@ WATCH_SILENCE_S: Final = 75.0
 #: Objects a page of a list: what is parsed at once holds up the loop for about 10 ms.
 PAGE: Final = 100
 
+#: Why the API server lets nobody create anything (k8s.io/api/core/v1, NamespaceTerminatingCause).
+NAMESPACE_TERMINATING: Final = "NamespaceTerminating"
+
 _JSON: Final = "application/json"
 _APPLY: Final = "application/apply-patch+yaml"
+_MERGE: Final = "application/merge-patch+json"
 _REFUSALS: Final = frozenset(
     {
         HTTPStatus.BAD_REQUEST,
@@ -108,6 +112,12 @@ class Kube(Protocol):
 
     async def replace(self, obj: Object) -> Object | WriteRefused:
         """PUT of a whole object with its resourceVersion. Raises Unavailable."""
+        ...
+
+    async def set_finalizers(
+        self, live: Object, finalizers: Sequence[str]
+    ) -> Object | WriteRefused:
+        """PATCH of the finalizers of exactly this version. Raises Unavailable."""
         ...
 
     async def create(self, obj: Object) -> Object | WriteRefused:
@@ -225,6 +235,17 @@ class KubeClient:
         query = (("fieldManager", names.MANAGER), ("fieldValidation", "Strict"))
         return await self._call(_Request("replace", ref.kind, "PUT", object_path(ref), query, obj))
 
+    async def set_finalizers(
+        self, live: Object, finalizers: Sequence[str]
+    ) -> Object | WriteRefused:
+        """See `Kube.set_finalizers`."""
+        ref, query = ref_of(live), (("fieldManager", names.MANAGER),)
+        version = version_of(live)
+        body = {"metadata": {"resourceVersion": version, "finalizers": list(finalizers)}}
+        return await self._call(
+            _Request("patch", ref.kind, "PATCH", object_path(ref), query, body, _MERGE)
+        )
+
     async def create(self, obj: Object) -> Object | WriteRefused:
         """See `Kube.create`."""
         ref = ref_of(obj)
@@ -321,6 +342,9 @@ def _refused(status: int, text: str) -> WriteRefused:
     except ValueError:
         answer = {}
     message = str(answer.get("message") or text or HTTPStatus(status).phrase)
+    causes = {one.get("reason") for one in (answer.get("details") or {}).get("causes") or ()}
+    if NAMESPACE_TERMINATING in causes:
+        return WriteRefused(status, NAMESPACE_TERMINATING, message)
     return WriteRefused(status, str(answer.get("reason") or status), message)
 
 

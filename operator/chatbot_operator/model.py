@@ -123,6 +123,8 @@ class Owner:
     spec: Json
     status: Json = field(default_factory=dict)
     deleting: bool = False
+    deleting_since_s: float = 0.0
+    finalizers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +256,22 @@ class CreateSecret:
         return name
 
 
-Step: TypeAlias = Apply | Scale | Delete | CreateSecret
+@dataclass(frozen=True, slots=True)
+class SetFinalizer:
+    """Put our finalizer on the ChatbotCluster `name`, or take it off.
+
+    It is the only thing of ours in the object's metadata; others' finalizers stay. A `note` is
+    told as an Event before, because afterwards the object may be gone.
+    """
+
+    rank: int
+    name: str
+    present: bool
+    reason: str
+    note: str = ""
+
+
+Step: TypeAlias = Apply | Scale | Delete | CreateSecret | SetFinalizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,13 @@ with the same value; a fact that nobody has looked up yet holds the step and lea
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from chatbot_core import names
+from chatbot_core.names import Role
 from chatbot_core.reasons import Reason
-from chatbot_operator import drift, progress, safety, status
+from chatbot_operator import drift, progress, removal, safety, status
 from chatbot_operator.desired import context, secrets, target
 from chatbot_operator.desired.context import Choice, Rank
 from chatbot_operator.desired.target import Outline, Target
@@ -51,16 +53,19 @@ def plan(observed: Observed, now_s: float) -> Plan:
     """Return what to do now about one object.
 
     An object that is being deleted, or whose children were not all listed yet, gets no step and
-    no status: the garbage collector does the one, the next pass the other.
+    no status: the garbage collector does the one, the next pass the other. An object that our
+    finalizer holds is brought to its end first.
     """
     owner = observed.owner
-    if owner.deleting or not observed.children_complete:
+    if not observed.children_complete or (owner.deleting and not removal.holds(owner)):
         return Plan()
     wanted = target.target(target.origin_of(observed, _choice(observed)))
     if isinstance(wanted, Refusal):
         new = status.refused_spec(owner, wanted.message, now_s)
         written, wait_s = _status_step(observed, new, now_s)
         return Plan(refusals=(wanted,), status=written, requeue_after_s=wait_s)
+    if owner.deleting:
+        return _end(observed, wanted, now_s)
     secret_refusals = _secret_refusals(observed, wanted)
     secret_steps = _secret_steps(observed, wanted, secret_refusals)
     child_steps, refusals = _child_steps(observed, wanted, secret_refusals)
@@ -77,8 +82,9 @@ def plan(observed: Observed, now_s: float) -> Plan:
     )
     written, wait_s = _status_of(picture)
     waits_s = [wait_s, *(progress.room_wait_s(pod, now_s) for pod in observed.pods)]
+    steps = [*removal.finalizer_steps(wanted.ctx, owner), *secret_steps, *child_steps, *deletes]
     return Plan(
-        steps=tuple(sorted([*secret_steps, *child_steps, *deletes], key=lambda one: one.rank)),
+        steps=tuple(sorted(steps, key=lambda one: one.rank)),
         refusals=_distinct([*secret_refusals.values(), *picture.refusals.values(), *held]),
         status=written,
         requeue_after_s=min(filter(None, waits_s), default=None),
@@ -86,6 +92,43 @@ def plan(observed: Observed, now_s: float) -> Plan:
             _wanted_secret(name, keys, observed) for name, keys in sorted(wanted.secrets.items())
         ),
     )
+
+
+def _end(observed: Observed, wanted: Target, now_s: float) -> Plan:
+    """Return what to do about an object that is being deleted and held by our finalizer."""
+    outside = secrets.keys_of(secrets.mounts(wanted.ctx, Role.ERASE), {})
+    secret_refusals = _secret_refusals(observed, replace(wanted, secrets=outside))
+    end = removal.end(wanted.ctx, observed, secret_refusals, now_s)
+    if end.release is not None:
+        kept = end.keeps_data
+        return _kept(observed, wanted, end.release) if kept else Plan(steps=(end.release,))
+    last = [*wanted.children, *([wanted.erase] if wanted.erase else [])]
+    needed = tuple(one for one in last if one.key in end.needs)
+    steps, refusals = _child_steps(observed, replace(wanted, children=needed), {})
+    new = status.ending(observed.owner, end.finding, now_s)
+    written, wait_s = _status_step(observed, new, now_s)
+    waits_s = [wait_s, removal.wait_s(observed.owner, now_s)]
+    return Plan(
+        steps=(*end.deletes, *steps),
+        refusals=_distinct([*secret_refusals.values(), *refusals.values()]),
+        status=written,
+        requeue_after_s=min(filter(None, waits_s), default=None),
+        wanted_secrets=tuple(_wanted_secret(*one, observed) for one in sorted(outside.items())),
+    )
+
+
+def _kept(observed: Observed, wanted: Target, release: Step) -> Plan:
+    """Return the plan that takes the owner off what holds data or opens it, then releases."""
+    opening = {one.name: one.keys for one, _ in wanted.generated if one.opens_data}
+    asked = tuple(_wanted_secret(*one, observed) for one in sorted(opening.items()))
+    if not all(_fact(observed, name).known for name in opening):
+        return Plan(wanted_secrets=asked)
+    refusals = _secret_refusals(observed, replace(wanted, secrets=opening))
+    secret_steps = _secret_steps(observed, wanted, refusals)
+    there = [one for one in secret_steps if isinstance(one, Apply) and one.uid is not None]
+    claims = tuple(one for one in wanted.children if one.storage and one.key in observed.children)
+    steps, _ = _child_steps(observed, replace(wanted, children=claims), {})
+    return Plan(steps=(*there, *steps, release), wanted_secrets=asked)
 
 
 def _choice(observed: Observed) -> Choice:

@@ -200,9 +200,9 @@ def pod_troubles(picture: Picture, tier: str) -> Iterator[Finding]:
     for pod in picture.observed.pods:
         if pod.ready or pod.deleting or tier_of(pod.component) != tier:
             continue
-        trouble = _trouble(pod, picture.now_s)
-        if trouble is not None:
-            yield trouble
+        found = trouble(pod, picture.now_s)
+        if found is not None:
+            yield found
 
 
 def room_wait_s(pod: Pod, now_s: float) -> float:
@@ -210,7 +210,8 @@ def room_wait_s(pod: Pod, now_s: float) -> float:
     return max(0.0, pod.unschedulable_since_s + ROOM_GRACE_S - now_s) if pod.unschedulable else 0.0
 
 
-def _trouble(pod: Pod, now_s: float) -> Finding | None:
+def trouble(pod: Pod, now_s: float) -> Finding | None:
+    """Return why a pod is not ready, None where it says nothing."""
     message = f"pod {pod.name}: {pod.waiting_reason}: {pod.message}".removesuffix(": ")
     if pod.waiting_reason in _IMAGE_REASONS:
         return Finding(Reason.IMAGE_NOT_PULLABLE, message)
@@ -269,7 +270,7 @@ def configuration(picture: Picture, *, was_ready: bool, same_generation: bool) -
         if one.config_hash != picture.acknowledged.get(one.role, one.config_hash)
     )
     if late:
-        message = f"{len(late)} of {len(alive)} run a former configuration: {_some(late)}"
+        message = f"{len(late)} of {len(alive)} run a former configuration: {some(late)}"
         return [Finding(Reason.WAITING_FOR_CONFIG, message)]
     present = {one.role for one in alive} | {
         f"{one.role} {one.shard}" for one in alive if one.role == Role.SHARD
@@ -279,11 +280,12 @@ def configuration(picture: Picture, *, was_ready: bool, same_generation: bool) -
     silent = [who for who in expected if who not in present]
     if not silent:
         return []
-    message = f"no process has reported yet as {_some(silent)}"
+    message = f"no process has reported yet as {some(silent)}"
     return [Finding(Reason.WAITING_FOR_CONFIG, message, blocks=not was_ready)]
 
 
-def _some(words: Iterable[str], most: int = 3) -> str:
+def some(words: Iterable[str], most: int = 3) -> str:
+    """Return the first words of a list, and how many more there are."""
     listed = list(words)
     rest = len(listed) - most
     return ", ".join(listed[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -44,6 +44,11 @@ class Verdict:
     message: str
 
 
+_SPEC_VALID: Final = Verdict(
+    ConditionType.SPEC_VALID, "True", Reason.VALID, "the spec holds no contradiction"
+)
+
+
 def was_true(owner: Owner, kind: ConditionType) -> bool:
     """Return whether the last written status held a condition as True."""
     old = _old_conditions(owner).get(kind.value)
@@ -102,6 +107,23 @@ def refused_spec(owner: Owner, message: str, now_s: float) -> Json:
     return {**owner.status, "observedGeneration": owner.generation, "conditions": conditions}
 
 
+def ending(owner: Owner, finding: Finding, now_s: float) -> Json:
+    """Return the status of an object that is being deleted and held by our finalizer."""
+    going = Finding(Reason.ERASING, "the object is being deleted")
+    course = ConditionType.STALLED if finding.stalls else ConditionType.RECONCILING
+    stated = [
+        _of(ConditionType.READY, finding),
+        _SPEC_VALID,
+        *(_of(ConditionType(kind), going) for kind in sorted(_TIER_CONDITIONS)),
+        Verdict(course, "True", finding.reason, finding.message),
+    ]
+    conditions = [
+        one.model_dump(mode="json", by_alias=True) for one in _stamped(owner, stated, now_s)
+    ]
+    kept: Json = {key: owner.status[key] for key in ("version", "endpoint") if key in owner.status}
+    return {**kept, "observedGeneration": owner.generation, "conditions": conditions}
+
+
 _TIER_CONDITIONS: Final = frozenset(
     {kind.value for kind in progress.TIERS.values() if kind} | {ConditionType.SELF_TEST_PASSED}
 )
@@ -117,9 +139,7 @@ def verdicts(picture: Picture) -> list[Verdict]:
     was_ready = was_true(owner, ConditionType.READY)
     same = owner.status.get("observedGeneration") == owner.generation
     found = progress.shared(picture)
-    stated = [
-        Verdict(ConditionType.SPEC_VALID, "True", Reason.VALID, "the spec holds no contradiction")
-    ]
+    stated = [_SPEC_VALID]
     for tier, kind in progress.TIERS.items():
         before = was_ready if kind is None else was_true(owner, kind)
         of_tier = progress.findings(picture, tier, was_ready=before)

@@ -8,13 +8,22 @@ and the real client pass it alike.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 
 from chatbot_core.errors import Unavailable
 from chatbot_operator.kinds import Object, Ref, ref_of, uid_of
-from chatbot_operator.kube import Page, WatchEvent, WatchExpiredError, WriteRefused
+from chatbot_operator.kube import (
+    NAMESPACE_TERMINATING,
+    Page,
+    WatchEvent,
+    WatchExpiredError,
+    WriteRefused,
+)
+
+#: When this server deletes what a finalizer holds.
+DELETED_AT = "2026-01-02T03:04:05Z"
 
 
 @dataclass(slots=True)
@@ -24,6 +33,7 @@ class FakeKube:
     objects: dict[Ref, Object] = field(default_factory=dict)
     calls: list[tuple[str, Ref]] = field(default_factory=list)
     refuse: dict[Ref, WriteRefused] = field(default_factory=dict)
+    ending: set[str] = field(default_factory=set)
     down: bool = False
     forgotten_before: int = 0
     version: int = 100
@@ -79,6 +89,8 @@ class FakeKube:
             return self.refuse[ref]
         if uid is not None and (live is None or uid_of(live) != uid):
             return WriteRefused(409, "Conflict", "Precondition failed: UID in precondition")
+        if live is None and ref.namespace in self.ending:
+            return WriteRefused(403, NAMESPACE_TERMINATING, "it is being terminated")
         return await self._put(ref, _merged(live or {}, obj), "MODIFIED" if live else "ADDED")
 
     async def apply_status(self, obj: Object) -> Object | WriteRefused:
@@ -101,9 +113,29 @@ class FakeKube:
             return WriteRefused(409, "Conflict", "the object has been modified")
         return await self._put(ref, deepcopy(obj), "MODIFIED")
 
+    async def set_finalizers(
+        self, live: Object, finalizers: Sequence[str]
+    ) -> Object | WriteRefused:
+        ref = ref_of(live)
+        there = self.objects.get(ref)
+        self._count("set-finalizers", ref)
+        if there is None:
+            return WriteRefused(404, "NotFound", f"{ref} not found")
+        if there["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]:
+            return WriteRefused(409, "Conflict", "the object has been modified")
+        changed = {**there, "metadata": {**there["metadata"], "finalizers": list(finalizers)}}
+        answer = await self._put(ref, deepcopy(changed), "MODIFIED")
+        if not finalizers and "deletionTimestamp" in there["metadata"]:
+            await self.remove(ref)
+        return answer
+
     async def create(self, obj: Object) -> Object | WriteRefused:
         ref = ref_of(obj)
         self._count("create", ref)
+        if ref in self.refuse:
+            return self.refuse[ref]
+        if ref.namespace in self.ending:
+            return WriteRefused(403, NAMESPACE_TERMINATING, "it is being terminated")
         if ref in self.objects:
             return WriteRefused(409, "AlreadyExists", f"{ref} already exists")
         return await self._put(ref, deepcopy(obj), "ADDED")
@@ -116,7 +148,11 @@ class FakeKube:
         meta = live["metadata"]
         if (meta["uid"], meta["resourceVersion"]) != (uid, resource_version):
             return WriteRefused(409, "Conflict", "Precondition failed")
-        await self.remove(ref)
+        if meta.get("finalizers"):
+            going = {**live, "metadata": {**meta, "deletionTimestamp": DELETED_AT}}
+            await self._put(ref, going, "MODIFIED")
+        else:
+            await self.remove(ref)
         return None
 
     async def remove(self, ref: Ref) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from chatbot_core import names
 from chatbot_operator.kinds import Object, Ref, uid_of, version_of
 from chatbot_operator.kube import Kube, WriteRefused
 
@@ -76,6 +77,25 @@ async def a_delete_hits_one_version_only(kube: Kube, namespace: str) -> None:
     assert await kube.delete(ref, uid_of(live), version_of(live)) is None
 
 
+async def finalizers_are_set_on_one_version_and_the_last_one_lets_go(
+    kube: Kube, namespace: str
+) -> None:
+    ref = Ref("ConfigMap", namespace, "held")
+    old = await applied(kube, config_map(namespace, "held", "one"))
+    live = await kube.set_finalizers(old, ["example.com/theirs", names.FINALIZER])
+    assert not isinstance(live, WriteRefused)
+    assert live["metadata"]["finalizers"] == ["example.com/theirs", names.FINALIZER]
+    refused = await kube.set_finalizers(old, [])
+    assert isinstance(refused, WriteRefused)
+    assert refused.code == 409
+    assert await kube.delete(ref, uid_of(live), version_of(live)) is None
+    going = await kube.get(ref)
+    assert going is not None
+    assert "deletionTimestamp" in going["metadata"]
+    assert not isinstance(await kube.set_finalizers(going, []), WriteRefused)
+    assert await kube.get(ref) is None
+
+
 async def a_watch_continues_from_a_list(kube: Kube, namespace: str) -> None:
     await applied(kube, config_map(namespace, "watched", "one"))
     pages = [page async for page in kube.pages("ConfigMap", namespace, SELECTOR)]
@@ -118,5 +138,6 @@ ALL = (
     a_second_create_is_refused,
     a_replace_of_an_old_version_is_refused,
     a_delete_hits_one_version_only,
+    finalizers_are_set_on_one_version_and_the_last_one_lets_go,
     a_watch_continues_from_a_list,
 )

@@ -36,6 +36,7 @@ from chatbot_operator.model import (
     Refusal,
     Scale,
     Secret,
+    SetFinalizer,
 )
 from chatbot_operator.plan import plan
 
@@ -176,6 +177,8 @@ class World:
     settled: bool = True
     complete: bool = True
     deleting: bool = False
+    deleting_since_s: float = 0.0
+    finalizers: tuple[str, ...] = ()
     status_written_at_s: float | None = None
     now_s: float = NOW_S
     _uids: int = 0
@@ -189,6 +192,8 @@ class World:
             self.spec,
             self.status,
             self.deleting,
+            self.deleting_since_s,
+            tuple(self.finalizers),
         )
         return Observed(
             owner=owner,
@@ -263,6 +268,9 @@ class World:
             )
         elif isinstance(step, Delete):
             del self.children[step.kind, step.name]
+        elif isinstance(step, SetFinalizer):
+            others = tuple(one for one in self.finalizers if one != names.FINALIZER)
+            self.finalizers = (*others, names.FINALIZER) if step.present else others
 
     def _create_secret(self, step: CreateSecret) -> None:
         recipe = step.recipe
@@ -345,6 +353,10 @@ class World:
 
     def edited(self, spec: Json) -> World:
         self.spec, self.generation = spec, self.generation + 1
+        return self
+
+    def deleted(self) -> World:
+        self.deleting, self.deleting_since_s = True, self.now_s
         return self
 
     def condition(self, kind: str) -> Json:

@@ -19,6 +19,7 @@ import pytest
 import yaml
 from fakes.operator_world import World
 
+from chatbot_core import names
 from chatbot_core.reasons import Reason
 from chatbot_operator.model import Apply, Child, Fact, Json, Plan, Pod, Refusal, Secret, Step
 
@@ -74,7 +75,17 @@ def _refuse(world: World, argument: Json) -> None:
     world.refused[key] = Refusal("first_contact", Reason.FOREIGN_OBJECT, argument["message"])
 
 
+def _refuse_new(world: World, argument: Json) -> None:
+    key = argument["kind"], argument["name"]
+    reason = Reason(argument["reason"])
+    world.refused[key] = Refusal(argument["name_of"], reason, argument["message"])
+
+
 VERBS = {
+    "refuse-new": _refuse_new,
+    "deleted": lambda world, _: world.deleted(),
+    "wait": lambda world, it: setattr(world, "now_s", world.now_s + it),
+    "lose-secret": lambda world, it: world.secrets.update({it: Fact(None, world.now_s, True)}),
     "refuse": _refuse,
     "secret": lambda world, it: world.given_secret(it["name"], *it["keys"]),
     "foreign-secret": _foreign_secret,
@@ -131,7 +142,7 @@ def readable(plan: Plan, show: list[str] | None) -> Json:
 def _step(step: Step, show: list[str] | None) -> Json | str:
     values = asdict(step)
     name = step.object["metadata"]["name"] if isinstance(step, Apply) else step.name
-    kind = values.get("kind") or values["object"]["kind"]
+    kind = values.get("kind") or values.get("object", {}).get("kind", names.KIND)
     if show is not None and name not in show and step.reason not in show:
         return f"{type(step).__name__} {kind} {name} {step.reason}"
     if isinstance(step, Apply) and not step.heal:

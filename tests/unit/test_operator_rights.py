@@ -35,7 +35,8 @@ def rights(kind: str, *verbs: str) -> set[Right]:
 
 
 def used() -> set[Right]:
-    found = rights(names.KIND, "get", "list", "watch")
+    # `patch` sets and releases the finalizer.
+    found = rights(names.KIND, "get", "list", "watch", "patch")
     found |= {(names.GROUP, f"{names.PLURAL}/status", "patch")}
     found |= rights("Event", "create")
     # Read by name at a poll, created by POST, its metadata applied.

@@ -16,7 +16,7 @@ from chatbot_operator import entries
 from chatbot_operator.events import EventWriter
 from chatbot_operator.execute import Executor
 from chatbot_operator.feeders import child_feed, list_once, owner_feed
-from chatbot_operator.kinds import Object, Ref, uid_of
+from chatbot_operator.kinds import Object, Ref, uid_of, version_of
 from chatbot_operator.kube import WriteRefused
 from chatbot_operator.model import (
     Apply,
@@ -27,9 +27,11 @@ from chatbot_operator.model import (
     Plan,
     Recipe,
     Scale,
+    SetFinalizer,
     WantedSecret,
 )
 from chatbot_operator.observe import World, observe
+from chatbot_operator.removal import LEFT_BEHIND
 from chatbot_operator.store import OwnerKey
 
 KEY = ("ns", "chat")
@@ -55,11 +57,13 @@ class Stage:
         return found
 
     async def run(self, plan: Plan) -> Any:
+        return await self.execute(await self.observed(), plan)
+
+    async def execute(self, observed: Observed, plan: Plan) -> Any:
         writer = EventWriter(self.kube, lambda: 1000.0, "test")
         executor = Executor(
             self.kube, self.world, writer, lambda: 1000.0, "x".__mul__, lambda: self.may_write
         )
-        observed = await self.observed()
         self.kube.calls.clear()
         return await executor.execute(observed, plan)
 
@@ -266,3 +270,64 @@ async def test_a_pass_shields_what_it_wrote(stage: Stage) -> None:
 
 def _key(ref: Ref) -> tuple[str, str]:
     return ref.kind, ref.name
+
+
+OWNER = Ref(names.KIND, "ns", "chat")
+HOLD = SetFinalizer(0, "chat", present=True, reason="Promised")
+RELEASE = SetFinalizer(9, "chat", present=False, reason=LEFT_BEHIND, note="left behind: all")
+
+
+def finalizers(stage: Stage) -> list[str]:
+    return list(stage.kube.objects[OWNER]["metadata"].get("finalizers") or ())
+
+
+async def test_our_finalizer_is_set_once_beside_those_of_others(stage: Stage) -> None:
+    await stage.kube.set_finalizers(stage.kube.objects[OWNER], ["example.com/theirs"])
+    await stage.run(Plan(steps=(HOLD,)))
+    assert finalizers(stage) == ["example.com/theirs", names.FINALIZER]
+    found = stage.world.owner(KEY)
+    assert found is not None
+    assert found.finalizers == ("example.com/theirs", names.FINALIZER)
+    await stage.run(Plan(steps=(HOLD,)))
+    assert stage.writes() == []
+    await stage.run(Plan(steps=(RELEASE,)))
+    assert finalizers(stage) == ["example.com/theirs"]
+    assert stage.events() == [(LEFT_BEHIND, "left behind: all")]
+
+
+async def _going(stage: Stage) -> None:
+    live = await stage.kube.set_finalizers(stage.kube.objects[OWNER], [names.FINALIZER])
+    assert not isinstance(live, WriteRefused)
+    await stage.kube.delete(OWNER, uid_of(live), version_of(live))
+
+
+async def test_an_object_that_we_hold_is_acted_for_until_it_is_released(stage: Stage) -> None:
+    await _going(stage)
+    await stage.run(Plan(steps=(Apply(4, child(CONFIG), "Created"),)))
+    assert stage.writes() == [("apply", "ConfigMap/chat-config")]
+    outcome = await stage.run(Plan(steps=(RELEASE,)))
+    assert OWNER not in stage.kube.objects
+    assert not outcome.owner_gone
+
+
+async def test_an_object_that_somebody_released_gets_nothing_made(stage: Stage) -> None:
+    await _going(stage)
+    observed = await stage.observed()
+    others = await stage.kube.set_finalizers(stage.kube.objects[OWNER], ["example.com/theirs"])
+    assert not isinstance(others, WriteRefused)
+    outcome = await stage.execute(observed, Plan(steps=(Apply(4, child(CONFIG), "Created"),)))
+    assert outcome.owner_gone
+    assert stage.writes() == []
+
+
+async def test_what_is_left_by_an_ending_namespace_is_told_beside_it(stage: Stage) -> None:
+    await _going(stage)
+    stage.kube.ending.add("ns")
+    outcome = await stage.run(Plan(steps=(Apply(4, child(CONFIG), "Created"),)))
+    ((key, refusal),) = outcome.refused.items()
+    assert (key, refusal.reason) == (("ConfigMap", "chat-config"), Reason.NAMESPACE_TERMINATING)
+    await stage.run(Plan(steps=(RELEASE,)))
+    (event,) = [obj for ref, obj in stage.kube.objects.items() if ref.kind == "Event"]
+    assert event["metadata"]["namespace"] == "default"
+    assert event["note"] == "ChatbotCluster chat: left behind: all"
+    assert event["regarding"] == {"apiVersion": "v1", "kind": "Namespace", "name": "ns"}

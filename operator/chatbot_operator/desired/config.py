@@ -9,6 +9,7 @@ from chatbot_core.names import Component, Role
 from chatbot_core.runtime_config import (
     ApiBoot,
     Boot,
+    EraseBoot,
     InferenceProxyBoot,
     Ingest,
     IngestBoot,
@@ -49,6 +50,18 @@ def boot(namespace: str, cluster: str, spec: ChatbotClusterSpec) -> Boot:
             drain_s=inference.drain_seconds,
         ),
         migrate=MigrateBoot(shards=spec.retrieval.shards),
+        erase=_erase(namespace, cluster, spec),
+    )
+
+
+def _erase(namespace: str, cluster: str, spec: ChatbotClusterSpec) -> EraseBoot:
+    """Return what the end of the object erases: nothing unless the policy says so."""
+    if spec.deletion_policy != "Delete":
+        return EraseBoot()
+    buckets = [one for one in spec.documents.stores if one.s3 is not None]
+    return EraseBoot(
+        stores=tuple(_store(namespace, cluster, one) for one in buckets),
+        database=spec.database.external is not None,
     )
 
 

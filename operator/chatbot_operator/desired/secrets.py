@@ -166,6 +166,14 @@ def _documents_mount(ctx: Context) -> Mount:
     )
 
 
+def _outside(ctx: Context) -> tuple[Mount, ...]:
+    """Return what opens the places that the end of the object erases."""
+    found = _database_mounts(ctx) if ctx.boot.erase.database else []
+    if ctx.boot.erase.stores:
+        found.append(_documents_mount(ctx))
+    return tuple(found)
+
+
 def admin_name(ctx: Context) -> str:
     """Return the name of the Secret of the first admin: the stated or the generated one."""
     stated = ctx.spec.access.admin_secret_ref
@@ -174,6 +182,8 @@ def admin_name(ctx: Context) -> str:
 
 def mounts(ctx: Context, role: Role) -> tuple[Mount, ...]:
     """Return the Secrets that a role finds as files; each sees no more than it needs."""
+    if role is Role.ERASE:
+        return _outside(ctx)
     internal = Mount(
         names.internal_secret(ctx.cluster), ((names.KEY_TOKEN, names.FILE_INTERNAL_TOKEN),)
     )
@@ -191,8 +201,14 @@ def mounts(ctx: Context, role: Role) -> tuple[Mount, ...]:
 
 def needed(ctx: Context) -> dict[str, frozenset[str]]:
     """Return every Secret that some pod mounts, ours and the user's, with its keys."""
-    keys: dict[str, frozenset[str]] = {one.name: one.keys for one in generated(ctx)}
-    for mount in mounts(ctx, Role.API):
+    return keys_of(mounts(ctx, Role.API), {one.name: one.keys for one in generated(ctx)})
+
+
+def keys_of(
+    mounted: tuple[Mount, ...], keys: dict[str, frozenset[str]]
+) -> dict[str, frozenset[str]]:
+    """Return the keys of every mounted Secret, together with those that are known already."""
+    for mount in mounted:
         wanted = frozenset(key for key, _ in mount.items)
         keys[mount.secret] = keys.get(mount.secret, frozenset()) | wanted
     return keys

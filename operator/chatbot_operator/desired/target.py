@@ -26,6 +26,7 @@ from chatbot_operator.desired import (
     context,
     database,
     documents,
+    erase,
     inference,
     ingest,
     migration,
@@ -90,10 +91,12 @@ class Target:
 
     `secrets` maps every Secret that some pod mounts to its keys; `generated` are those of ours,
     each with the outline of its metadata. `acknowledged` maps a role to the hash that its
-    processes shall report, `self_test` names the self-test that shall pass.
+    processes shall report, `self_test` names the self-test that shall pass. `erase` is the Job
+    that ends the object, None where nothing lies outside of Kubernetes.
     """
 
     ctx: Context
+    erase: Outline | None
     children: tuple[Outline, ...]
     generated: tuple[tuple[secrets.Generated, Outline], ...]
     secrets: Mapping[str, frozenset[str]]
@@ -105,6 +108,7 @@ class Target:
 class _Whole:
     children: tuple[Desired, ...]
     metadata: tuple[Desired, ...]
+    erase: Desired | None
     document: RuntimeConfig
     objects: Mapping[ChildKey, Json]
 
@@ -132,6 +136,7 @@ def target(origin: Origin) -> Target | Refusal:
     metadata = [_outline(origin, one) for one in whole.metadata]
     return Target(
         ctx=ctx,
+        erase=None if whole.erase is None else _outline(origin, whole.erase),
         children=tuple(_outline(origin, one) for one in whole.children),
         generated=tuple(zip(secrets.generated(ctx), metadata, strict=True)),
         secrets=secrets.needed(ctx),
@@ -197,8 +202,10 @@ def _whole(origin: Origin) -> _Whole:
         _sealed(Desired(Rank.CONFIG, secrets.secret_metadata(ctx, one)))
         for one in secrets.generated(ctx)
     )
-    objects = {one.key: one.object for one in (*children, *metadata)}
-    return _Whole(children, metadata, document, objects)
+    job = erase.desired(ctx)
+    last = None if job is None else _sealed(job)
+    every = (*children, *metadata, *([last] if last else []))
+    return _Whole(children, metadata, last, document, {one.key: one.object for one in every})
 
 
 def _sealed(one: Desired) -> Desired:
