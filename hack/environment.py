@@ -25,6 +25,7 @@ PYTHON = VENV / "bin" / "python"
 
 #: What tests and gates need; scripts that run the service alone need less and start sooner.
 DEVELOPMENT = ("--group", "dev", "--group", "quickstart")
+OPERATOR = ("--no-default-groups", "--extra", "operator")
 DEMO = ("--no-default-groups", "--extra", "demo", "--group", "quickstart")
 
 

@@ -16,7 +16,7 @@ from chatbot_operator.feeders import Heartbeats
 from chatbot_operator.telemetry import Telemetry
 
 #: The loop's own heartbeat, and how late it may be before the process counts as stuck.
-BEAT_S: Final = 0.5
+BEAT_S: Final = 0.1
 LAG_MAX_S: Final = 10.0
 #: Watches end and begin every minute: three silent minutes are a dead feeder.
 SILENCE_MAX_S: Final = 180.0
@@ -31,12 +31,12 @@ class Pulse:
     at_s: float = 0.0
 
     async def run(self) -> None:
-        """Beat until cancelled, and keep the gauges of lag and watch age."""
+        """Beat until cancelled, and measure lag and watch age."""
         loop = asyncio.get_running_loop()
         while True:
             before_s = self.at_s = loop.time()
             await asyncio.sleep(BEAT_S)
-            self.telemetry.loop_lag_s.set(max(0.0, loop.time() - before_s - BEAT_S))
+            self.telemetry.loop_lag_s.observe(max(0.0, loop.time() - before_s - BEAT_S))
             self.telemetry.watch_age_s.set(self.heartbeats.oldest_s())
 
     def trouble(self) -> str:

@@ -205,6 +205,7 @@ class KubeClient:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unavailable("Kubernetes API", _words(error)) from error
         try:
+            self._on_call(request.verb, request.kind, response.status)
             if response.status != HTTPStatus.OK:
                 _raise_watch_error(response.status, await response.text())
             async for line in response.content:

@@ -11,6 +11,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _PLAIN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_LAG_BUCKETS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 class Telemetry:
@@ -53,10 +54,11 @@ class Telemetry:
         self.waiting = Gauge(
             "chatbot_operator_queue_length", "Objects that wait for a pass.", registry=self.registry
         )
-        self.loop_lag_s = Gauge(
+        self.loop_lag_s = Histogram(
             "chatbot_operator_loop_lag_seconds",
-            "How late the event loop ran its last heartbeat.",
+            "How late the event loop ran its heartbeats.",
             registry=self.registry,
+            buckets=_LAG_BUCKETS_S,
         )
         self.watch_age_s = Gauge(
             "chatbot_operator_watch_age_seconds",

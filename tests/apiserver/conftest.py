@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from fakes.apiserver import Admin, Running, StartOperator, administrator, new_namespace
-from fakes.control_plane import control_plane, write_operator_kubeconfig
 from fakes.objects import SETTINGS
 from fakes.runtime import FakeRuntime
 
@@ -21,6 +20,7 @@ from chatbot_operator.kube import KubeClient, connect
 from chatbot_operator.main import Operator, Process
 from chatbot_operator.plan import plan
 from chatbot_operator.telemetry import Telemetry
+from localkube.operated import control_plane, write_operator_kubeconfig
 from localkube.testserver import LoopbackServer
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from fakes.apiserver import Admin, administrator, new_namespace
-from fakes.control_plane import control_plane, write_operator_kubeconfig
 
 from localkube import stubkubelet
+from localkube.operated import control_plane, write_operator_kubeconfig
 from localkube.stubkubelet import StubKubelet
 from localkube.testserver import LoopbackServer
 

@@ -1,10 +1,11 @@
-"""The real etcd, kube-apiserver and kube-controller-manager of a test layer."""
+"""A test server that knows ChatbotClusters, and the operator's credentials there."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 import yaml
@@ -49,7 +50,7 @@ def write_operator_kubeconfig(server: LoopbackServer) -> Path:
     path = f"{_PATHS['ServiceAccount']}/chatbot-operator/token"
     ask = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
     status, body = server.api.request("POST", path, ask)
-    assert status == 201, body
+    assert status == HTTPStatus.CREATED, body
     config = json.loads(server.kubeconfig.read_text())
     config["users"][0]["user"] = {"token": json.loads(body)["status"]["token"]}
     target = server.plane.state / "operator.kubeconfig"
