@@ -25,6 +25,10 @@ _PATHS = {
     "ServiceAccount": "/api/v1/namespaces/chatbot-system/serviceaccounts",
     "ClusterRole": f"{_RBAC}/clusterroles",
     "ClusterRoleBinding": f"{_RBAC}/clusterrolebindings",
+    "Lease": "/apis/coordination.k8s.io/v1/namespaces/chatbot-system/leases",
+    "Role": f"{_RBAC}/namespaces/chatbot-system/roles",
+    "RoleBinding": f"{_RBAC}/namespaces/chatbot-system/rolebindings",
+    "PodDisruptionBudget": "/apis/policy/v1/namespaces/chatbot-system/poddisruptionbudgets",
     "Deployment": "/apis/apps/v1/namespaces/chatbot-system/deployments",
 }
 

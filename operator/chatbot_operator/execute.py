@@ -77,20 +77,20 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """The only writer. `may_write` False = nothing is written (a standby)."""
+    """The only writer. `kube` stands behind the fence: who does not lead is Denied each write."""
 
     kube: Kube
     world: World
     events: EventWriter
     now_s: Callable[[], float]
     draw: Callable[[int], str]
-    may_write: Callable[[], bool] = lambda: True
 
     async def execute(self, observed: Observed, plan: Plan) -> Outcome:
-        """Carry out a plan. Raises Unavailable; what the server refuses is in the outcome."""
+        """Carry out a plan; what the server refuses is in the outcome.
+
+        Raises Unavailable, and Denied when this process does not lead any more.
+        """
         run = _Pass(self, observed, Outcome())
-        if not self.may_write():
-            return run.outcome
         try:
             await run.steps(plan.steps)
             run.remember(plan.steps)
@@ -228,11 +228,20 @@ class _Pass:
         if uid is None or key in self.failed:
             return Verdict.LEFT_OUT
         ref = Ref(step.kind, self.owner.namespace, step.name)
+        metadata = {"name": step.name, "namespace": ref.namespace, "uid": uid}
+        known = self.observed.children.get(key)
+        if (
+            known is not None
+            and step.replicas < (known.replicas or 0)
+            and key not in self.applied_uids
+        ):
+            # Pods go only from the very version on which it was decided.
+            metadata["resourceVersion"] = known.resource_version
         answer = await self.shell.kube.apply(
             {
                 "apiVersion": resource(step.kind).api_version,
                 "kind": step.kind,
-                "metadata": {"name": step.name, "namespace": ref.namespace, "uid": uid},
+                "metadata": metadata,
                 "spec": {"replicas": step.replicas},
             },
             names.SCALER_MANAGER,

@@ -7,6 +7,7 @@ what a handler does is one call that cannot fail. Retries live in the work queue
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import Any
 
 import kopf
@@ -51,12 +52,24 @@ def registry(world: World) -> kopf.OperatorRegistry:
 
 
 async def watch_objects(world: World, stop: asyncio.Event) -> None:
-    """Run kopf until `stop` is set or the process is asked to end."""
+    """Run kopf until `stop` is set; SIGTERM and SIGINT set it."""
     everywhere = world.namespaces == ("",)
-    await kopf.operator(
-        registry=registry(world),
-        standalone=True,
-        clusterwide=everywhere,
-        namespaces=() if everywhere else world.namespaces,
-        stop_flag=stop,
-    )
+    ready = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        signals = group.create_task(_take_signals(ready, stop))
+        await kopf.operator(
+            registry=registry(world),
+            standalone=True,
+            clusterwide=everywhere,
+            namespaces=() if everywhere else world.namespaces,
+            stop_flag=stop,
+            ready_flag=ready,
+        )
+        signals.cancel()
+
+
+async def _take_signals(ready: asyncio.Event, stop: asyncio.Event) -> None:
+    """Take the signals back: kopf takes them for itself when it starts, and ends slowly."""
+    await ready.wait()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -43,6 +43,7 @@ RESOURCES: Final[dict[str, Resource]] = {
     "Deployment": Resource("apps/v1", "deployments"),
     "Job": Resource("batch/v1", "jobs"),
     "Event": Resource("events.k8s.io/v1", "events"),
+    "Lease": Resource("coordination.k8s.io/v1", "leases"),
 }
 
 #: Kinds whose children are listed and watched. Secrets are read by name only: no list right.

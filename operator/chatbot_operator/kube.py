@@ -25,6 +25,7 @@ from kubernetes.aio import client, config
 from chatbot_core import names
 from chatbot_core.errors import Denied, Unavailable
 from chatbot_core.retry import Backoff, Clockwork, Deadline, retry
+from chatbot_operator.fence import Fence
 from chatbot_operator.kinds import Object, Ref, collection_path, object_path, ref_of, version_of
 
 REQUEST_TIMEOUT_S: Final = 10.0
@@ -144,11 +145,15 @@ class _Request:
 
 
 class KubeClient:
-    """`Kube` over one connection pool. `on_call(verb, kind, status)` is told every answer."""
+    """`Kube` over one connection pool. `on_call(verb, kind, status)` is told every answer.
 
-    def __init__(self, api: client.ApiClient, on_call: OnCall) -> None:
+    Every single request that writes, a repeated one too, passes the fence: it raises Denied.
+    """
+
+    def __init__(self, api: client.ApiClient, on_call: OnCall, fence: Fence) -> None:
         self._api = api
         self._on_call = on_call
+        self._fence = fence
 
     async def close(self) -> None:
         """Close the connection pool."""
@@ -274,12 +279,15 @@ class KubeClient:
         deadline = Deadline.after(time.monotonic(), CALL_BUDGET_S)
 
         async def attempt() -> Object | WriteRefused:
-            return await self._once(request)
+            if request.method == "GET":
+                return await self._once(request, REQUEST_TIMEOUT_S)
+            with self._fence.writing(REQUEST_TIMEOUT_S) as timeout_s:
+                return await self._once(request, timeout_s)
 
         return await retry(attempt, deadline, clockwork, Backoff(base_s=0.2, max_s=5.0))
 
-    async def _once(self, request: _Request) -> Object | WriteRefused:
-        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
+    async def _once(self, request: _Request, timeout_s: float) -> Object | WriteRefused:
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
         try:
             response = await self._send(request, timeout)
             text = await response.text()
@@ -312,7 +320,9 @@ class KubeClient:
 
 
 async def connect(
-    on_call: OnCall = lambda verb, kind, status: None, user_agent: str = names.MANAGER
+    on_call: OnCall = lambda verb, kind, status: None,
+    user_agent: str = names.MANAGER,
+    fence: Fence | None = None,
 ) -> KubeClient:
     """Return a client with the pod's service account, else with KUBECONFIG. Raises Unavailable."""
     configuration = client.Configuration()
@@ -334,7 +344,7 @@ async def connect(
         ) from error
     api = client.ApiClient(configuration)
     api.user_agent = user_agent
-    return KubeClient(api, on_call)
+    return KubeClient(api, on_call, fence or Fence())
 
 
 def _refused(status: int, text: str) -> WriteRefused:

@@ -13,18 +13,22 @@ import socket
 import string
 import sys
 import time
+import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from chatbot_core import names
 from chatbot_core.errors import ChatbotError, exit_code
 from chatbot_core.retry import Clockwork
 from chatbot_operator import feeders, handlers, health
+from chatbot_operator.election import Election
 from chatbot_operator.events import EventWriter
 from chatbot_operator.execute import Executor
 from chatbot_operator.feeders import Heartbeats
-from chatbot_operator.kinds import WATCHED
+from chatbot_operator.fence import Fence
+from chatbot_operator.kinds import WATCHED, Ref
 from chatbot_operator.kube import Kube, connect
 from chatbot_operator.model import Observed, OperatorSettings, Plan
 from chatbot_operator.observe import World
@@ -51,6 +55,8 @@ class Process:
     namespaces: tuple[str, ...] = ()
     port: int = PORT
     log_level: str = "INFO"
+    #: The Lease that decides which of several replicas writes; None = it is the only one.
+    lease: Ref | None = None
 
 
 @dataclass(slots=True)
@@ -62,6 +68,8 @@ class Operator:
     runtime: RuntimeClient
     plan: Planner
     telemetry: Telemetry
+    election: Election | None = None
+    fence: Fence = field(default_factory=Fence)
     world: World = field(init=False)
     queue: WorkQueue[OwnerKey] = field(init=False)
     heartbeats: Heartbeats = field(init=False)
@@ -96,10 +104,11 @@ class Operator:
         self.queue = WorkQueue(reconciler.reconcile, random.random)
         self.telemetry.objects.set_function(lambda: len(self.world.owners.owners()))
         self.telemetry.waiting.set_function(lambda: len(self.queue))
+        self.telemetry.leader.set_function(lambda: self.election is None or self.election.leads)
         self._tasks = [secret_polls.run(), status_polls.run()]
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Feed the stores, and once they are complete work on the queue, until `stop` is set."""
+        """Feed the stores, and once they are complete work while leading, until `stop` is set."""
         pulse = health.Pulse(self.telemetry, self.heartbeats)
         async with AsyncExitStack() as stack:
             port = await stack.enter_async_context(
@@ -109,12 +118,17 @@ class Operator:
             group = await stack.enter_async_context(asyncio.TaskGroup())
             parts = [*self._tasks, *self._feeds(), pulse.run(), self._work_when_complete()]
             running = [group.create_task(part) for part in parts]
-            watching = group.create_task(handlers.watch_objects(self.world, stop))
-            # kopf ends on SIGTERM and on `stop`; the rest ends with it.
-            await watching
+            group.create_task(self._watch_objects(stop))
+            await stop.wait()
             for task in running:
                 task.cancel()
         _log.info("operator ended")
+
+    async def _watch_objects(self, stop: asyncio.Event) -> None:
+        try:
+            await handlers.watch_objects(self.world, stop)
+        finally:
+            stop.set()
 
     def _wake(self, key: OwnerKey) -> None:
         self.queue.add(key)
@@ -137,6 +151,15 @@ class Operator:
 
     async def _work_when_complete(self) -> None:
         await self.world.until_complete()
+        if self.election is None:
+            await self._work()
+        else:
+            await self.election.run(self._work, self.fence.drained)
+
+    async def _work(self) -> None:
+        for key in self.world.owners.owners():
+            # What another leader left half done has woken nobody here.
+            self.queue.add(key)
         await self.queue.run()
 
 
@@ -154,8 +177,7 @@ def arguments(argv: Sequence[str], environment: dict[str, str]) -> Process:
     )
     for flag, default, words in _FLAGS:
         value = environment.get(flag.upper().replace("-", "_")) or default
-        kind = int if flag == "port" else str
-        parser.add_argument(f"--{flag}", default=value, type=kind, help=words)
+        parser.add_argument(f"--{flag}", default=value, type=_TYPES.get(flag, str), help=words)
     given = parser.parse_args(argv)
     settings = OperatorSettings(
         runtime_image=given.runtime_image,
@@ -166,7 +188,16 @@ def arguments(argv: Sequence[str], environment: dict[str, str]) -> Process:
         image_pull_policy=given.image_pull_policy,
     )
     namespaces = tuple(part.strip() for part in given.watch_namespaces.split(",") if part.strip())
-    return Process(settings, namespaces, given.port, given.log_level)
+    return Process(settings, namespaces, given.port, given.log_level, given.leader_elect)
+
+
+def _lease(text: str) -> Ref | None:
+    namespace, _, name = text.partition("/")
+    if text and (not namespace or not name or "/" in name):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not allowed; must be NAMESPACE/NAME of a Lease, or empty to run alone"
+        )
+    return Ref("Lease", namespace, name) if text else None
 
 
 _FLAGS: Final = (
@@ -177,25 +208,43 @@ _FLAGS: Final = (
     ("ollama-image", "localhost/chatbot-ollama:dev", "image of Ollama"),
     ("image-pull-policy", "IfNotPresent", "pull policy where the object names none"),
     ("watch-namespaces", "", "comma-separated; empty = the whole cluster"),
+    ("leader-elect", "", "NAMESPACE/NAME of the Lease of all replicas; empty = this one is alone"),
     ("port", str(PORT), "port of /livez, /readyz and /metrics"),
     ("log-level", "INFO", "DEBUG, INFO, WARNING or ERROR"),
 )
+
+_TYPES: Final[dict[str, Callable[[str], object]]] = {"port": int, "leader-elect": _lease}
 
 
 async def run(process: Process, plan: Planner) -> None:
     """Connect and run until SIGTERM or SIGINT. Raises Unavailable without credentials."""
     telemetry = Telemetry()
     stop = asyncio.Event()
-    kube = await connect(telemetry.on_call)
-    try:
-        async with new_http() as http:
-            operator = Operator(process, kube, HttpRuntimeClient(http), plan, telemetry)
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, stop.set)
-            await operator.run(stop)
-    finally:
-        await kube.close()
+    identity = f"{socket.gethostname()}_{uuid.uuid4()}"
+    async with AsyncExitStack() as stack:
+
+        async def connected(fence: Fence) -> Kube:
+            client = await connect(telemetry.on_call, f"{names.MANAGER} ({identity})", fence)
+            stack.push_async_callback(client.close)
+            return client
+
+        election = None
+        if process.lease is not None:
+            # A connection of its own: nothing that the passes do can make a renewal wait.
+            leases = await connected(Fence())
+            election = Election(leases, process.lease, identity, _steady_s, time.time)
+        fence = Fence() if election is None else Fence(election.write_left_s)
+        kube = await connected(fence)
+        runtime = HttpRuntimeClient(await stack.enter_async_context(new_http()))
+        operator = Operator(process, kube, runtime, plan, telemetry, election, fence)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await operator.run(stop)
+
+
+def _steady_s() -> float:
+    """Return seconds of a clock that also counts while the machine is suspended."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def main() -> None:

@@ -54,6 +54,9 @@ class Telemetry:
         self.waiting = Gauge(
             "chatbot_operator_queue_length", "Objects that wait for a pass.", registry=self.registry
         )
+        self.leader = Gauge(
+            "chatbot_operator_leader", "1 = this process leads and writes.", registry=self.registry
+        )
         self.loop_lag_s = Histogram(
             "chatbot_operator_loop_lag_seconds",
             "How late the event loop ran its heartbeats.",

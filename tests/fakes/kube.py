@@ -13,7 +13,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 
 from chatbot_core.errors import Unavailable
-from chatbot_operator.kinds import Object, Ref, ref_of, uid_of
+from chatbot_operator.kinds import Object, Ref, ref_of, uid_of, version_of
 from chatbot_operator.kube import (
     NAMESPACE_TERMINATING,
     Page,
@@ -89,6 +89,9 @@ class FakeKube:
             return self.refuse[ref]
         if uid is not None and (live is None or uid_of(live) != uid):
             return WriteRefused(409, "Conflict", "Precondition failed: UID in precondition")
+        version = obj["metadata"].get("resourceVersion")
+        if version is not None and (live is None or version_of(live) != version):
+            return WriteRefused(409, "Conflict", "the object has been modified")
         if live is None and ref.namespace in self.ending:
             return WriteRefused(403, NAMESPACE_TERMINATING, "it is being terminated")
         return await self._put(ref, _merged(live or {}, obj), "MODIFIED" if live else "ADDED")
@@ -107,6 +110,8 @@ class FakeKube:
         ref = ref_of(obj)
         live = self.objects.get(ref)
         self._count("replace", ref)
+        if ref in self.refuse:
+            return self.refuse[ref]
         if live is None:
             return WriteRefused(404, "NotFound", f"{ref} not found")
         if obj["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]:

@@ -49,6 +49,19 @@ async def an_apply_with_a_uid_never_creates(kube: Kube, namespace: str) -> None:
     assert await kube.get(Ref("ConfigMap", namespace, "never")) is None
 
 
+async def an_apply_to_an_old_version_is_refused(kube: Kube, namespace: str) -> None:
+    old = await applied(kube, config_map(namespace, "overtaken", "one"))
+    await applied(kube, config_map(namespace, "overtaken", "two"))
+    late = config_map(namespace, "overtaken", "three")
+    late["metadata"]["resourceVersion"] = version_of(old)
+    answer = await kube.apply(late, "tester")
+    assert isinstance(answer, WriteRefused)
+    assert answer.code == 409
+    live = await kube.get(Ref("ConfigMap", namespace, "overtaken"))
+    assert live is not None
+    assert live["data"] == {"text": "two"}
+
+
 async def a_second_create_is_refused(kube: Kube, namespace: str) -> None:
     obj = config_map(namespace, "created", "one")
     assert not isinstance(await kube.create(obj), WriteRefused)
@@ -135,6 +148,7 @@ ALL = (
     an_absent_object_is_none,
     an_apply_creates_and_then_updates,
     an_apply_with_a_uid_never_creates,
+    an_apply_to_an_old_version_is_refused,
     a_second_create_is_refused,
     a_replace_of_an_old_version_is_refused,
     a_delete_hits_one_version_only,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from fakes.operator_world import MINIMAL, World, golden_spec
 
 from chatbot_core import names, quantity
@@ -23,8 +24,7 @@ FULL = golden_spec("everything-set")
 S3 = golden_spec("s3-documents")
 EXTERNAL = golden_spec("external-database")
 SPECS = {"minimal": MINIMAL, "full": FULL, "s3": S3, "external": EXTERNAL}
-#: What the operator's own pod asks for.
-OPERATOR_CPU, OPERATOR_MEMORY = Decimal("0.05"), 128 * 2**20
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "operator.yaml"
 
 
 def world_of(spec: Json, name: str = "docs") -> World:
@@ -94,7 +94,12 @@ def test_every_serving_container_has_its_three_probes(spec: Json) -> None:
 def test_the_minimal_object_and_the_operator_fit_a_small_machine() -> None:
     plan = World().read_secrets().plan()
     replicas = {(s.kind, s.name): s.replicas for s in plan.steps if isinstance(s, Scale)}
-    cpu, memory = OPERATOR_CPU, OPERATOR_MEMORY
+    (operator,) = [
+        one for one in yaml.safe_load_all(DEPLOY.read_text()) if one["kind"] == "Deployment"
+    ]
+    own = operator["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]
+    cpu = quantity.parse(own["cpu"]) * operator["spec"]["replicas"]
+    memory = quantity.to_bytes(own["memory"]) * operator["spec"]["replicas"]
     for key, one in objects(MINIMAL).items():
         if "template" not in one.get("spec", {}):
             continue

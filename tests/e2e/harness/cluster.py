@@ -110,20 +110,22 @@ class Cluster:
 
     @contextmanager
     def operator_in_a_watch_gap(self) -> Iterator[None]:
-        """Stop the operator in its tracks and cut its watches; it goes on where it was."""
-        pid = self._operator_pid()
-        os.kill(pid, signal.SIGSTOP)
+        """Stop every operator in its tracks and cut the watches; they go on where they were."""
+        pids = self._operator_pids()
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
         try:
             yield
             on_cluster("restart", "apiserver")
         finally:
-            os.kill(pid, signal.SIGCONT)
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
 
-    def _operator_pid(self) -> int:
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit() and self._is_operator(folder):
-                return int(folder.name)
-        raise AssertionError("the operator's process is not running")
+    def _operator_pids(self) -> list[int]:
+        folders = [one for one in Path("/proc").iterdir() if one.name.isdigit()]
+        pids = [int(folder.name) for folder in folders if self._is_operator(folder)]
+        assert pids, "no operator's process is running"
+        return pids
 
     def _is_operator(self, folder: Path) -> bool:
         try:
