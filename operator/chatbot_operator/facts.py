@@ -31,15 +31,15 @@ class SecretFacts:
     def __init__(self, wake: Callable[[OwnerKey], None]) -> None:
         self._wake = wake
         self._wanted: dict[OwnerKey, tuple[WantedSecret, ...]] = {}
-        self._facts: dict[SecretKey, Fact[Secret]] = {}
+        self._facts: dict[OwnerKey, dict[str, Fact[Secret]]] = {}
         self._tokens: dict[OwnerKey, str] = {}
 
     def want(self, owner: OwnerKey, wanted: tuple[WantedSecret, ...]) -> None:
         """Replace the names that the owner's last plan asked for."""
         self._wanted[owner] = wanted
-        kept = {item.name for item in wanted}
-        for key in [key for key in self._facts if key[0] == owner and key[1] not in kept]:
-            del self._facts[key]
+        names_wanted = {item.name for item in wanted}
+        held = self._facts.get(owner, {})
+        self._facts[owner] = {name: fact for name, fact in held.items() if name in names_wanted}
 
     def wanted(self, owner: OwnerKey) -> tuple[WantedSecret, ...]:
         """Return what the owner's last plan asked for."""
@@ -47,14 +47,12 @@ class SecretFacts:
 
     def of_owner(self, owner: OwnerKey) -> Mapping[str, Fact[Secret]]:
         """Return the fact of every wanted name; not looked at yet = unknown."""
-        return {
-            item.name: self._facts.get((owner, item.name), Fact[Secret].unknown())
-            for item in self.wanted(owner)
-        }
+        return {item.name: self.fact((owner, item.name)) for item in self.wanted(owner)}
 
     def fact(self, key: SecretKey) -> Fact[Secret]:
         """Return what is known of one Secret."""
-        return self._facts.get(key, Fact[Secret].unknown())
+        owner, name = key
+        return self._facts.get(owner, {}).get(name) or Fact[Secret].unknown()
 
     def token(self, owner: OwnerKey) -> str:
         """Return the token between the owner's processes, "" while unknown."""
@@ -65,7 +63,7 @@ class SecretFacts:
         owner, name = key
         value = None if obj is None else entries.secret(obj)
         old = self.fact(key)
-        self._facts[key] = Fact(value, at_s, known=True)
+        self._facts.setdefault(owner, {})[name] = Fact(value, at_s, known=True)
         if name == names.internal_secret(owner[1]):
             self._keep_token(owner, obj)
         if not old.known or not _same_secret(old.value, value):
@@ -73,8 +71,8 @@ class SecretFacts:
 
     def forget(self, owner: OwnerKey) -> None:
         """Drop everything about an owner."""
-        self.want(owner, ())
         self._wanted.pop(owner, None)
+        self._facts.pop(owner, None)
         self._tokens.pop(owner, None)
 
     def _keep_token(self, owner: OwnerKey, obj: Object | None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import logging
 import math
 from collections.abc import Awaitable, Callable, Hashable, Iterable
@@ -18,24 +20,28 @@ _log = logging.getLogger(__name__)
 
 
 class Poller(Generic[K]):
-    """Calls `fetch(key)` when a key is due; it returns in how many seconds it is due again."""
+    """Calls `fetch(key)` when a key is due; it returns in how many seconds it is due again.
+
+    `_queue` holds (time, number, key) for every time that a key was given; one that is no longer
+    the key's time in `_due_s` is passed over.
+    """
 
     def __init__(self, fetch: Callable[[K], Awaitable[float]]) -> None:
         self._fetch = fetch
         self._due_s: dict[K, float] = {}
+        self._queue: list[tuple[float, int, K]] = []
+        self._numbers = itertools.count()
         self._changed = asyncio.Event()
         self._places = asyncio.Semaphore(CONCURRENCY)
-
-    def wanted(self) -> tuple[K, ...]:
-        """Return every key that is asked for."""
-        return tuple(self._due_s)
 
     def want(self, key: K, wait_s: float = 0.0) -> None:
         """Ask for a key in `wait_s` seconds; a key that is due earlier keeps its time."""
         due_s = asyncio.get_running_loop().time() + wait_s
         if due_s < self._due_s.get(key, math.inf):
             self._due_s[key] = due_s
-            self._changed.set()
+            heapq.heappush(self._queue, (due_s, next(self._numbers), key))
+            if self._queue[0][0] == due_s:
+                self._changed.set()
 
     def drop(self, keys: Iterable[K]) -> None:
         """Ask no more for these keys."""
@@ -44,27 +50,35 @@ class Poller(Generic[K]):
 
     async def run(self) -> None:
         """Fetch what is due until cancelled."""
-        loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             while True:
-                self._changed.clear()
-                now_s = loop.time()
-                for key in [key for key, due_s in self._due_s.items() if due_s <= now_s]:
-                    self._due_s[key] = math.inf
-                    group.create_task(self._one(key))
-                next_s = min(self._due_s.values(), default=math.inf)
-                try:
-                    async with asyncio.timeout_at(None if math.isinf(next_s) else next_s):
-                        await self._changed.wait()
-                except TimeoutError:
-                    continue
+                await self._places.acquire()
+                key = await self._next()
+                self._due_s[key] = math.inf
+                group.create_task(self._one(key))
+
+    async def _next(self) -> K:
+        """Wait until a key is due and return it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._changed.clear()
+            while self._queue and self._due_s.get(self._queue[0][2]) != self._queue[0][0]:
+                heapq.heappop(self._queue)
+            if self._queue and self._queue[0][0] <= loop.time():
+                return heapq.heappop(self._queue)[2]
+            try:
+                async with asyncio.timeout_at(self._queue[0][0] if self._queue else None):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
 
     async def _one(self, key: K) -> None:
-        async with self._places:
-            try:
-                wait_s = await self._fetch(key)
-            except Exception:  # noqa: BLE001 - one key must not stop the others
-                _log.exception("poll failed", extra={"key": str(key)})
-                wait_s = FAULT_WAIT_S
+        try:
+            wait_s = await self._fetch(key)
+        except Exception:  # noqa: BLE001 - one key must not stop the others
+            _log.exception("poll failed", extra={"key": str(key)})
+            wait_s = FAULT_WAIT_S
+        finally:
+            self._places.release()
         if key in self._due_s:
             self.want(key, wait_s)

@@ -52,11 +52,10 @@ class Reconciler:
         return _again_s(plan, outcome)
 
     def _ask_for(self, key: OwnerKey, plan: Plan) -> None:
-        self.world.secrets.want(key, plan.wanted_secrets)
         wanted = {(key, secret.name): secret for secret in plan.wanted_secrets}
-        self.secret_polls.drop(
-            k for k in self.secret_polls.wanted() if k[0] == key and k not in wanted
-        )
+        former = {(key, secret.name) for secret in self.world.secrets.wanted(key)}
+        self.world.secrets.want(key, plan.wanted_secrets)
+        self.secret_polls.drop(former - wanted.keys())
         for secret, how in wanted.items():
             calm_s = SECRET_AWAITED_S if how.awaited else SECRET_CALM_S
             self.secret_polls.want(secret, calm_s if self.world.secrets.fact(secret).known else 0)
@@ -71,8 +70,8 @@ class Reconciler:
         return None
 
     def _forget(self, key: OwnerKey) -> None:
+        self.secret_polls.drop((key, secret.name) for secret in self.world.secrets.wanted(key))
         self.world.forget(key)
-        self.secret_polls.drop(k for k in self.secret_polls.wanted() if k[0] == key)
         self.status_polls.drop([key])
         self.telemetry.passes.labels("gone").inc()
         _log.info("object gone", extra={"namespace": key[0], "cluster": key[1]})
