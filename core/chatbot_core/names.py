@@ -84,6 +84,11 @@ def store(cluster: str, name: str) -> str:
     return f"{cluster}-store-{name}"
 
 
+def endpoint(cluster: str, name: str) -> str:
+    """Return the name of an external endpoint's proxy: `<cluster>-inference-gpu`."""
+    return f"{cluster}-inference-{name}"
+
+
 def migration(cluster: str, input_hash: str) -> str:
     """Return the name of the migration Job of one input: `<cluster>-migrate-1a2b3c4d`."""
     return f"{cluster}-migrate-{input_hash[:8]}"
@@ -148,6 +153,9 @@ FILE_INTERNAL_TOKEN: Final = "internal/token"  # noqa: S105 - a path
 FILE_ACCESS_KEY_ID: Final = "documents/accessKeyId"
 FILE_SECRET_ACCESS_KEY: Final = "documents/secretAccessKey"  # noqa: S105 - a path
 FILE_DOCUMENTS_CA: Final = "documents/ca.crt"
+#: Of the one endpoint that an inference proxy stands before.
+FILE_ENDPOINT_TOKEN: Final = "endpoint/token"  # noqa: S105 - a path
+FILE_ENDPOINT_CA: Final = "endpoint/ca.crt"
 FILE_ADMIN_USERNAME: Final = "admin/username"
 FILE_ADMIN_PASSWORD: Final = "admin/password"  # noqa: S105 - a path
 

@@ -40,6 +40,7 @@ class Reason(StrEnum):
     WAITING_FOR_MIGRATION = "WaitingForMigration"
     MIGRATION_FAILED = "MigrationFailed"
     WAITING_FOR_MODEL = "WaitingForModel"
+    WAITING_FOR_ENDPOINT = "WaitingForEndpoint"
     WAITING_FOR_CONFIG = "WaitingForConfig"
     WAITING_FOR_SELF_TEST = "WaitingForSelfTest"
     SELF_TEST_PASSED = "SelfTestPassed"
@@ -72,6 +73,7 @@ SENTENCES: Final[dict[Reason, str]] = {
     Reason.WAITING_FOR_MIGRATION: "The migration Job has not completed yet.",
     Reason.MIGRATION_FAILED: "The migration Job failed; read its log.",
     Reason.WAITING_FOR_MODEL: "The model is not loaded in every inference pod yet.",
+    Reason.WAITING_FOR_ENDPOINT: "An external endpoint gives no answer or lacks the model.",
     Reason.WAITING_FOR_CONFIG: "Not every process runs the current configuration yet.",
     Reason.WAITING_FOR_SELF_TEST: "The self-test of this combination has not passed yet.",
     Reason.SELF_TEST_PASSED: "A question about built-in documents was answered and cited.",

@@ -17,10 +17,16 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from chatbot_core import names
+from chatbot_core.errors import Invalid
 
 CONFIG_VERSION: Final = 1
 STATUS_VERSION: Final = 1
 HASH_PREFIX: Final = "v1:"
+
+
+def _only_where_stated(default: Any) -> Any:
+    """Return the Field of what few clusters have: the documents of the others do not show it."""
+    return Field(default, exclude_if=lambda value: value == default)
 
 
 class _Document(BaseModel):
@@ -77,8 +83,13 @@ class IngestBoot(_Document):
 
 
 class InferenceProxyBoot(_Document):
-    """Boot section of the `inference-proxy` role, beside one Ollama each."""
+    """Boot section of the `inference-proxy` role: beside an Ollama of ours, or before an endpoint.
 
+    `endpoint` is the name of a server that is somebody else's, "" for our own: nothing is pulled,
+    loaded or kept there, so that `pull` and `keep_loaded` do not speak of it.
+    """
+
+    endpoint: str = _only_where_stated("")
     port: int = names.PORT_PROXY
     internal_port: int = names.PORT_INTERNAL
     ollama_url: str = f"http://127.0.0.1:{names.PORT_OLLAMA}"
@@ -105,7 +116,10 @@ class EraseBoot(_Document):
 
 
 class Boot(_Document):
-    """One section a role. An edit of a section restarts the pods of that role only."""
+    """One section a role. An edit of a section restarts the pods of that role only.
+
+    Every external endpoint has a section of its own, by which its one proxy runs.
+    """
 
     api: ApiBoot = ApiBoot()
     shard: ShardBoot = ShardBoot()
@@ -113,6 +127,15 @@ class Boot(_Document):
     inference_proxy: InferenceProxyBoot = InferenceProxyBoot()
     migrate: MigrateBoot = MigrateBoot()
     erase: EraseBoot = EraseBoot()
+    endpoints: tuple[InferenceProxyBoot, ...] = _only_where_stated(())
+
+    def of_endpoint(self, name: str) -> Boot:
+        """Return the document of the proxy before one endpoint. Raises Invalid for another name."""
+        for section in self.endpoints:
+            if section.endpoint == name:
+                return self.model_copy(update={"inference_proxy": section})
+        known = ", ".join(one.endpoint for one in self.endpoints) or "none: there are no endpoints"
+        raise Invalid("endpoint", name, f"one of boot.endpoints ({known})")
 
 
 class Ingest(_Document):
@@ -203,7 +226,12 @@ def boot_section(boot: Boot, role: names.Role) -> BaseModel:
 
 def boot_hash(boot: Boot, role: names.Role) -> str:
     """Return the hash of a role's boot section: part of that tier's pod template."""
-    return digest(_plain(boot_section(boot, role)))
+    return section_hash(boot_section(boot, role))
+
+
+def section_hash(section: BaseModel) -> str:
+    """Return the hash of one boot section."""
+    return digest(_plain(section))
 
 
 def acknowledged_hash(boot: Boot, role: names.Role, live: Live) -> str:
@@ -215,7 +243,7 @@ def acknowledged_hash(boot: Boot, role: names.Role, live: Live) -> str:
 
 
 class Member(_Document):
-    """One running process, from its heartbeat row."""
+    """One running process, from its heartbeat row; `endpoint` is the one its proxy is before."""
 
     role: str
     name: str
@@ -223,6 +251,7 @@ class Member(_Document):
     ready: bool
     reason: str = ""
     shard: int | None = None
+    endpoint: str = ""
     age_s: float = 0.0
 
 

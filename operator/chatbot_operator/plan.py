@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from chatbot_core import names
-from chatbot_core.names import Role
+from chatbot_core.names import Component, Role
 from chatbot_core.reasons import Reason
 from chatbot_operator import drift, progress, removal, safety, status
 from chatbot_operator.desired import context, secrets, target
@@ -34,7 +34,7 @@ from chatbot_operator.model import (
     Step,
     WantedSecret,
 )
-from chatbot_operator.progress import Picture
+from chatbot_operator.progress import INFERENCE, Picture
 
 CREATED: Final = "Created"
 CHANGED: Final = "Changed"
@@ -69,13 +69,13 @@ def plan(observed: Observed, now_s: float) -> Plan:
     secret_refusals = _secret_refusals(observed, wanted)
     secret_steps = _secret_steps(observed, wanted, secret_refusals)
     child_steps, refusals = _child_steps(observed, wanted, secret_refusals)
-    deletes, held = _deletes(observed, wanted)
+    deletes, kept = _deletes(observed, wanted)
     picture = Picture(
         observed=observed,
         now_s=now_s,
         ctx=wanted.ctx,
         children=wanted.children,
-        refusals={**refusals, **observed.refused},
+        refusals={**refusals, **kept, **observed.refused},
         secret_refusals=secret_refusals,
         acknowledged=wanted.acknowledged,
         self_test=wanted.self_test,
@@ -85,7 +85,7 @@ def plan(observed: Observed, now_s: float) -> Plan:
     steps = [*removal.finalizer_steps(wanted.ctx, owner), *secret_steps, *child_steps, *deletes]
     return Plan(
         steps=tuple(sorted(steps, key=lambda one: one.rank)),
-        refusals=_distinct([*secret_refusals.values(), *picture.refusals.values(), *held]),
+        refusals=_distinct([*secret_refusals.values(), *picture.refusals.values()]),
         status=written,
         requeue_after_s=min(filter(None, waits_s), default=None),
         wanted_secrets=tuple(
@@ -267,7 +267,7 @@ def _scale(
     return [Scale(child.rank, kind, name, replicas, SCALED, there.uid)], None
 
 
-def _deletes(observed: Observed, wanted: Target) -> tuple[list[Step], list[Refusal]]:
+def _deletes(observed: Observed, wanted: Target) -> tuple[list[Step], dict[ChildKey, Refusal]]:
     keys = {child.key for child in wanted.children}
     surplus = [
         there
@@ -277,12 +277,29 @@ def _deletes(observed: Observed, wanted: Target) -> tuple[list[Step], list[Refus
         and there.owner_uid == observed.owner.uid
         and not there.deleting
     ]
-    if not surplus:
-        return [], []
+    found = {one.key: _stays(one, observed, wanted) for one in surplus}
+    steps: list[Step] = [
+        Delete(Rank.PRUNE, one.kind, one.name, one.uid, NOT_WANTED)
+        for one in surplus
+        if found[one.key] is None
+    ]
+    return steps, {key: refusal for key, refusal in found.items() if refusal is not None}
+
+
+def _stays(there: Child, observed: Observed, wanted: Target) -> Refusal | None:
+    """Return why a child that the spec no longer asks for is not removed yet."""
+    component = there.labels.get(names.LABEL_COMPONENT, "")
     held = safety.cache_is_settled(observed)
-    if held is not None:
-        return [], [held]
-    return [Delete(Rank.PRUNE, one.kind, one.name, one.uid, NOT_WANTED) for one in surplus], []
+    if held is not None or there.kind != "Deployment" or progress.tier_of(component) != INFERENCE:
+        return held
+    staying = {
+        child.key[1]: progress.is_rolled_out(child, observed.children.get(child.key))
+        for child in wanted.children
+        if child.replicas is not None and progress.tier_of(child.component) == INFERENCE
+    }
+    was_managed = component == Component.INFERENCE
+    is_managed = wanted.ctx.spec.inference.ollama is not None
+    return safety.answers_go_on(there, staying, other_kind=was_managed != is_managed)
 
 
 def _status_of(picture: Picture) -> tuple[Json | None, float | None]:

@@ -13,7 +13,8 @@ from typing import Final
 
 from chatbot_core.names import Component, Role
 from chatbot_core.reasons import STALLING, ConditionType, Reason
-from chatbot_core.runtime_config import RuntimeStatus
+from chatbot_core.runtime_config import Member, RuntimeStatus
+from chatbot_operator.desired.config import told_as
 from chatbot_operator.desired.context import Context
 from chatbot_operator.desired.secrets import mounts
 from chatbot_operator.desired.target import Outline
@@ -93,6 +94,8 @@ def tier_of(component: str) -> str | None:
         return DOCUMENTS
     if component.startswith(f"{Component.SHARD.value}-"):
         return RETRIEVAL
+    if component.startswith(f"{Component.INFERENCE.value}-"):
+        return INFERENCE
     return component if component in TIERS else None
 
 
@@ -117,12 +120,22 @@ def replica_counts(picture: Picture, tier: str) -> tuple[int, int]:
 def findings(picture: Picture, tier: str, *, was_ready: bool) -> list[Finding]:
     """Return everything that is not as it shall be in a tier, the weightiest first."""
     found = [*_refused(picture, tier), *_secrets(picture, tier), *_claims(picture, tier)]
-    lagging = [one for pair in workloads(picture, tier) for one in _lag(*pair, was_ready)]
+    pairs = list(workloads(picture, tier))
+    # Any inference workload takes any question; each of the others has a part of its own.
+    tier_serves = tier == INFERENCE and any(there and there.ready for _, there in pairs)
+    lagging = [
+        one
+        for child, there in pairs
+        for one in _lag(
+            child, there, serves=was_ready and (tier_serves or bool(there and there.ready))
+        )
+    ]
     if lagging:
         blocks = any(one.blocks for one in lagging)
         found += [replace(one, blocks=blocks) for one in pod_troubles(picture, tier)]
     if tier == INFERENCE and lagging:
         found += _model(picture.runtime, lagging[0])
+        found += _endpoints(picture, lagging[0])
     found += lagging
     if tier == DATABASE:
         found += _schema(picture)
@@ -146,14 +159,18 @@ def _refused(picture: Picture, tier: str | None) -> Iterator[Finding]:
     tiers = {child.key: _tier(child) for child in picture.children}
     for key, refusal in picture.refusals.items():
         if refusal.reason is not Reason.STATUS_UNKNOWN and tiers.get(key) == tier:
-            yield Finding(refusal.reason, refusal.message)
+            # What is no longer wanted and stays for a while makes nothing less ready.
+            yield Finding(refusal.reason, refusal.message, blocks=key in tiers)
 
 
 def _secrets(picture: Picture, tier: str) -> Iterator[Finding]:
     role = {DATABASE: Role.MIGRATE, DOCUMENTS: Role.INGEST, API: Role.API}.get(tier)
-    if role is None:
+    if role is not None:
+        used = {mount.secret for mount in mounts(picture.ctx, role)}
+    elif tier == INFERENCE:
+        used = {name for child, _ in workloads(picture, tier) for name in child.secrets}
+    else:
         return
-    used = {mount.secret for mount in mounts(picture.ctx, role)}
     if tier != DATABASE:
         used -= {mount.secret for mount in mounts(picture.ctx, Role.MIGRATE)}
     for name in sorted(used):
@@ -177,8 +194,8 @@ def _claims(picture: Picture, tier: str) -> Iterator[Finding]:
             yield Finding(Reason.WAITING_FOR_VOLUME, f"claim {name} is {phase}")
 
 
-def _lag(child: Outline, there: Child | None, was_ready: bool) -> Iterator[Finding]:
-    """Yield how a workload lags behind; a former readiness survives what is no roll-out."""
+def _lag(child: Outline, there: Child | None, *, serves: bool) -> Iterator[Finding]:
+    """Yield how a workload lags behind; where the tier `serves`, only a roll-out blocks it."""
     kind, name = child.key
     wanted = child.replicas or 0
     if there is None:
@@ -191,8 +208,12 @@ def _lag(child: Outline, there: Child | None, was_ready: bool) -> Iterator[Findi
         yield Finding(Reason.ROLLING_OUT, message)
     elif unseen or there.ready < wanted or there.replicas != wanted:
         message = f"{kind} {name}: {there.ready} of {wanted} pods are ready"
-        serves = was_ready and there.ready > 0
         yield Finding(Reason.WAITING_FOR_PODS, message, blocks=not serves)
+
+
+def is_rolled_out(child: Outline, there: Child | None) -> bool:
+    """Return whether every replica of a workload is ready and runs its current template."""
+    return not any(_lag(child, there, serves=False))
 
 
 def pod_troubles(picture: Picture, tier: str) -> Iterator[Finding]:
@@ -238,6 +259,21 @@ def _model(runtime: RuntimeStatus | None, lagging: Finding) -> Iterator[Finding]
     yield Finding(Reason.WAITING_FOR_MODEL, message, lagging.blocks)
 
 
+def _endpoints(picture: Picture, lagging: Finding) -> Iterator[Finding]:
+    """Yield what the proxies before external endpoints say about why they are not ready."""
+    heard = [one for one in _alive(picture.runtime) if one.role == Role.INFERENCE_PROXY]
+    for endpoint in picture.ctx.spec.inference.endpoints:
+        of_it = [one for one in heard if one.endpoint == endpoint.name]
+        if of_it and not any(one.ready for one in of_it):
+            message = f"endpoint {endpoint.name}: {of_it[0].reason}"
+            yield Finding(Reason.WAITING_FOR_ENDPOINT, message, lagging.blocks)
+
+
+def _alive(runtime: RuntimeStatus | None) -> list[Member]:
+    members = runtime.members if runtime is not None else ()
+    return [one for one in members if one.age_s <= MEMBER_MAX_AGE_S]
+
+
 def _schema(picture: Picture) -> Iterator[Finding]:
     job = next(child for child in picture.children if child.once)
     there = picture.observed.children.get(job.key)
@@ -263,16 +299,17 @@ def configuration(picture: Picture, *, was_ready: bool, same_generation: bool) -
             return []
         message = "no API pod has told yet which configuration runs"
         return [Finding(Reason.STATUS_UNKNOWN, message)]
-    alive = [one for one in runtime.members if one.age_s <= MEMBER_MAX_AGE_S]
+    alive = _alive(runtime)
     late = sorted(
         one.name
         for one in alive
-        if one.config_hash != picture.acknowledged.get(one.role, one.config_hash)
+        if one.config_hash
+        != picture.acknowledged.get(told_as(one.role, one.endpoint), one.config_hash)
     )
     if late:
         message = f"{len(late)} of {len(alive)} run a former configuration: {some(late)}"
         return [Finding(Reason.WAITING_FOR_CONFIG, message)]
-    present = {one.role for one in alive} | {
+    present = {told_as(one.role, one.endpoint) for one in alive} | {
         f"{one.role} {one.shard}" for one in alive if one.role == Role.SHARD
     }
     shards = range(picture.ctx.spec.retrieval.shards)

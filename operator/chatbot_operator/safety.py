@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from chatbot_core import names, quantity
 from chatbot_core.errors import Invalid
 from chatbot_core.reasons import Reason
 from chatbot_core.v1alpha1 import ChatbotClusterSpec
+from chatbot_core.v1alpha1.storage import Documents
 from chatbot_operator.model import Child, Fact, Observed, Owner, Refusal, Secret
 
 
@@ -68,6 +71,25 @@ def cache_is_settled(observed: Observed) -> Refusal | None:
     )
 
 
+def answers_go_on(
+    leaving: Child, staying: Mapping[str, bool], *, other_kind: bool
+) -> Refusal | None:
+    """Refuse to remove an inference workload before those that stay can take its questions.
+
+    `staying` says of each wanted one whether all of it is ready. Where inference of another kind
+    takes its place (`other_kind`: managed or external) all must be, else one is enough: of several
+    endpoints one may be dead for long.
+    """
+    waiting = [name for name, ready in sorted(staying.items()) if not ready]
+    if not waiting or (not other_kind and len(waiting) < len(staying)):
+        return None
+    return Refusal(
+        "answers_go_on",
+        Reason.ROLLING_OUT,
+        f"{leaving.kind} {leaving.name} answers on until ready: {', '.join(waiting)}",
+    )
+
+
 def secret_is_there(
     name: str, keys: frozenset[str], fact: Fact[Secret], *, ours: bool
 ) -> Refusal | None:
@@ -105,11 +127,19 @@ def _contradictions(spec: ChatbotClusterSpec) -> list[str]:
         found.append("spec.retrieval.minPassages must not exceed maxPassages")
     if inference.drain_seconds <= inference.max_answer_seconds:
         found.append("spec.inference.drainSeconds must be longer than maxAnswerSeconds")
-    if inference.ollama.source == "Image" and inference.ollama.image is None:
+    managed = inference.managed
+    if managed is not None and inference.external is not None:
+        found.append("spec.inference must have at most one of managed and external")
+    if managed is not None and managed.source == "Image" and managed.image is None:
         found.append("spec.inference.managed.image must be set where source is Image")
     if spec.database.managed is not None and spec.database.external is not None:
         found.append("spec.database must have at most one of managed and external")
-    for store in spec.documents.stores:
+    return [*found, *_of_stores(spec.documents)]
+
+
+def _of_stores(documents: Documents) -> list[str]:
+    found: list[str] = []
+    for store in documents.stores:
         where = f"spec.documents.stores[{store.name}]"
         if (store.pvc is None) == (store.s3 is None):
             found.append(f"{where} must have exactly one of pvc and s3")

@@ -43,6 +43,9 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--secrets", type=Path, default=Path(names.SECRETS_DIR), metavar="DIR")
         if role is Role.SHARD:
             one.add_argument("--index", type=int, required=True, metavar="N", help="from 0")
+        if role is Role.INFERENCE_PROXY:
+            about = "stand before this external endpoint, not beside an Ollama"
+            one.add_argument("--endpoint", default="", metavar="NAME", help=about)
     demo = roles.add_parser(Role.DEMO.value, help="the whole service on this machine")
     demo.add_argument("--data", type=Path, metavar="DIR", help="kept; default: a folder that goes")
     demo.add_argument("--port", type=int, default=DEMO_PORT, metavar="N", help="0 = a free one")
@@ -64,6 +67,8 @@ async def _run(arguments: argparse.Namespace) -> int:
             return await _until_done(_demo(arguments))
         settings = RuntimeSettings(arguments.config, arguments.secrets)
         logs.configure(role.value, settings.pod_name)
+        if role is Role.INFERENCE_PROXY and arguments.endpoint:
+            settings.stand_before(arguments.endpoint)
         return await _until_done(_role(role, settings, arguments))
     except ChatbotError as error:
         print(f"chatbot-runtime {role.value}: {error}", file=sys.stderr)  # noqa: T201 - a person reads it

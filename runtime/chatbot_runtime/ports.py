@@ -336,10 +336,11 @@ class ModelServer(Protocol):
         ...
 
     def chat(
-        self, messages: Sequence[Message], options: GenerationOptions, keep_loaded: bool
+        self, messages: Sequence[Message], options: GenerationOptions, keep_loaded: bool | None
     ) -> AsyncGenerator[Token | AnswerEnd, None]:
         """Yield tokens, then one AnswerEnd. Closing the iterator closes the connection.
 
+        `keep_loaded` None leaves it to the server how long the model stays in memory.
         Raises Unavailable also in the middle of an answer.
         """
         ...

@@ -82,6 +82,11 @@ class RuntimeSettings:
         """Return the part that follows the file; ask again each time, do not keep it."""
         return self._config.live
 
+    def stand_before(self, endpoint: str) -> None:
+        """Be the proxy of one external endpoint from now on. Raises Invalid for an unknown one."""
+        boot = self.boot.of_endpoint(endpoint)
+        self._config = self._config.model_copy(update={"boot": boot})
+
     @property
     def bind_host(self) -> str:
         """Return the interface to listen on: every one inside a pod, loopback elsewhere."""

@@ -91,6 +91,14 @@ CLUSTER_POD = {
     },
     "serviceAccountAnnotations": {"role": "a"},
 }
+ENDPOINT = {
+    "name": "gpu",
+    "url": "https://ollama.example.com",
+    "allowInsecure": False,
+    "parallelRequests": 4,
+    "caSecretRef": {"name": "ollama", "key": "ca.crt"},
+    "tokenSecretRef": {"name": "ollama", "key": "token"},
+}
 #: Objects that state every field between them: each side of every union, and the defaults of
 #: pods where no tier states its own.
 OBJECTS: tuple[dict[str, Any], ...] = (
@@ -140,7 +148,15 @@ OBJECTS: tuple[dict[str, Any], ...] = (
         "selfTest": "OnChange",
     },
     {
-        "inference": {"model": "smollm2:135m"},
+        "inference": {
+            "model": "smollm2:135m",
+            "external": {
+                "endpoints": [ENDPOINT],
+                "protocol": "Ollama",
+                "contextTokens": 8192,
+                "options": {"temperaturePercent": 0, "maxOutputTokens": 512, "seed": 0},
+            },
+        },
         "documents": {"stores": [{"name": "main", "s3": S3}]},
         "database": {
             "external": {
@@ -165,8 +181,12 @@ ROLLED: dict[Edit, set[str]] = {
     Edit.ROLLS_DATABASE_USERS: {"api", "shard", "ingest", "inference", "migrate"},
     Edit.ROLLS_EVERY_TIER: {"api", "shard", "ingest", "inference", "database", "store", "migrate"},
 }
-#: Permits what an endpoint states; on its own it changes the verdict of admission alone.
-DECIDES_AT_ADMISSION = {"spec.documents.stores[].s3.allowInsecure"}
+#: Permits what a URL states, or has one value only: it changes the verdict of admission alone.
+DECIDES_AT_ADMISSION = {
+    "spec.documents.stores[].s3.allowInsecure",
+    "spec.inference.external.endpoints[].allowInsecure",
+    "spec.inference.external.protocol",
+}
 
 
 def _leaves(node: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:

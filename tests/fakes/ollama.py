@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chatbot_runtime.internal_http import serve_app
 
@@ -41,6 +41,7 @@ class FakeOllama:
     loaded: dict[str, int] = field(default_factory=dict)
     loads: int = 0
     pulls: int = 0
+    token: str = ""
     inside: int = 0
     most_inside: int = 0
     closed_early: int = 0
@@ -62,7 +63,8 @@ class FakeOllama:
                 Route("/api/chat", _Chat(self)),
             ]
         )
-        async with serve_app(app, "127.0.0.1", port, drain_s=0) as real_port:
+        guarded = _Guarded(self, app)
+        async with serve_app(guarded, "127.0.0.1", port, drain_s=0) as real_port:
             yield f"http://127.0.0.1:{real_port}"
 
     async def _tags(self, request: Request) -> Response:
@@ -132,6 +134,22 @@ class FakeOllama:
         await _write(
             send, {**head, **_end(asked, len(pieces), complete=pieces == self.answer)}, more=False
         )
+
+
+class _Guarded:
+    """The reverse proxy that people put before an Ollama: it asks for a bearer token."""
+
+    def __init__(self, ollama: FakeOllama, app: ASGIApp) -> None:
+        self._ollama = ollama
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        told = Request(scope, receive).headers.get("authorization", "")
+        token = self._ollama.token
+        if token and told != f"Bearer {token}":
+            await JSONResponse({"error": "unauthorized"}, 401)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 class _Chat:

@@ -321,8 +321,9 @@ class World:
         document = self.config()
         hashes = config.acknowledgements(document)
         members = [
-            Member(role=role, name=f"{role}-0", config_hash=value, ready=True)
-            for role, value in hashes.items()
+            Member(role=role, name=f"{told}-0", config_hash=value, ready=True, endpoint=endpoint)
+            for told, value in hashes.items()
+            for role, _, endpoint in [told.partition(" ")]
             if role != names.Role.SHARD
         ]
         members += [

@@ -64,6 +64,18 @@ def _edit(world: World, argument: Json) -> None:
     world.edited({**world.spec, **argument})
 
 
+def _endpoint_not_ready(world: World, argument: Json) -> None:
+    """Let the proxy before an endpoint tell why it is not ready."""
+    told = world.runtime.value
+    assert told is not None
+    silent = {"ready": False, "reason": argument["reason"]}
+    members = [
+        one.model_copy(update=silent) if one.endpoint == argument["name"] else one
+        for one in told.members
+    ]
+    world.reporting(members=tuple(members))
+
+
 def _foreign_secret(world: World, argument: Json) -> None:
     child = Child("Secret", argument["name"], "foreign")
     world.secrets[argument["name"]] = Fact(Secret(child, frozenset()), world.now_s, known=True)
@@ -87,6 +99,7 @@ VERBS = {
     "wait": lambda world, it: setattr(world, "now_s", world.now_s + it),
     "lose-secret": lambda world, it: world.secrets.update({it: Fact(None, world.now_s, True)}),
     "refuse": _refuse,
+    "endpoint-not-ready": _endpoint_not_ready,
     "secret": lambda world, it: world.given_secret(it["name"], *it["keys"]),
     "foreign-secret": _foreign_secret,
     "read-secrets": lambda world, _: world.read_secrets(),

@@ -9,35 +9,17 @@ import asyncio
 import contextlib
 import socket
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from fakes.tls import copy, make_certificate, server_side
 
 from chatbot_core.errors import Unavailable
 from chatbot_runtime.adapters.postgres.pool import SILENCE_MS, Database
 
 SSL_REQUEST = bytes.fromhex("0000000804d2162f")
-
-
-def make_certificate(folder: Path, name: str) -> Path:
-    """Make an authority and a server certificate for `localhost`; return the authority's file."""
-    ca, key, request = folder / f"{name}-ca.crt", folder / f"{name}.key", folder / f"{name}.csr"
-    names, curve = (
-        folder / "names",
-        ["-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
-    )
-    names.write_text("subjectAltName=DNS:localhost\n")
-    signing = ["-CA", ca, "-CAkey", f"{ca}.key", "-CAcreateserial", "-extfile", names]
-    for command in (
-        ["req", "-x509", *curve, "-subj", f"/CN={name}", "-keyout", f"{ca}.key", "-out", ca],
-        ["req", "-new", *curve, "-subj", "/CN=localhost", "-keyout", key, "-out", request],
-        ["x509", "-req", "-in", request, *signing, "-out", folder / f"{name}.crt"],
-    ):
-        subprocess.run(["openssl", *command], check=True, capture_output=True)
-    return ca
 
 
 class Front:
@@ -88,15 +70,6 @@ class Front:
         self._open.discard(writer)
 
 
-async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    finally:
-        writer.close()
-
-
 @contextlib.asynccontextmanager
 async def front(dsn: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Front]:
     one = Front(dsn, tls)
@@ -114,12 +87,6 @@ async def pool(dsn: str, ca_file: Path | None = None) -> AsyncIterator[Database]
         yield database
     finally:
         await database.close()
-
-
-def server_side(folder: Path, name: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / f"{name}.crt", folder / f"{name}.key")
-    return context
 
 
 async def test_an_authority_of_its_own_encrypts_and_checks_the_server(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import Field
 
 from chatbot_core.v1alpha1.fields import (
     INT32_MAX,
@@ -11,7 +13,9 @@ from chatbot_core.v1alpha1.fields import (
     ModelName,
     Object,
     Quantity,
+    SecretKey,
     Subdomain,
+    Url,
     below,
     size_rule,
     stated,
@@ -48,6 +52,14 @@ class ModelCache(Object):
     )
 
 
+def _parallel_requests(of_what: str) -> Any:
+    return stated(Edit.ROLLS_INFERENCE, of_what, default=2, ge=1, le=64)
+
+
+def _context_tokens() -> Any:
+    return stated(Edit.ROLLS_INFERENCE, "Context of one request.", default=4096, ge=512, le=1048576)
+
+
 class ManagedInference(Object):
     """Ollama pods of ours."""
 
@@ -69,18 +81,111 @@ class ManagedInference(Object):
         default=None,
     )
     scaling: Scaling = Scaling()
-    parallel_requests: int = stated(
-        Edit.ROLLS_INFERENCE, "Requests that one Ollama serves at a time.", default=2, ge=1, le=64
-    )
-    context_tokens: int = stated(
-        Edit.ROLLS_INFERENCE, "Context of one request.", default=4096, ge=512, le=1048576
-    )
+    parallel_requests: int = _parallel_requests("Requests that one Ollama serves at a time.")
+    context_tokens: int = _context_tokens()
     idle: Literal["Keep", "Unload"] = stated(
         Edit.ROLLS_INFERENCE, "Keep the model loaded, or free its memory when idle.", default="Keep"
     )
     options: GenerationOptions = GenerationOptions()
     model_cache: ModelCache = ModelCache()
     pod: InferencePod | None = below(Edit.ROLLS_INFERENCE)
+
+
+#: 40 characters of the object, "-inference-" and these 12 are the 63 that a label may have.
+EndpointName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=12)]
+
+_URL: Final = "url(self.url)"
+_HOST: Final = f"{_URL}.getHostname()"
+#: Addresses as numbers without dots, and IPv4 inside IPv6, are no host: only what reads as one.
+_DNS_NAME: Final = (
+    "^([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?[.])*[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$"
+)
+_METADATA: Final = "metadata.google.internal"
+
+
+class EndpointSecretRef(Object):
+    """One key of a Secret in the object's namespace; its content may change at any time."""
+
+    name: Subdomain = stated(
+        Edit.ROLLS_INFERENCE, "Name of a Secret in the namespace of this object."
+    )
+    key: SecretKey = stated(Edit.ROLLS_INFERENCE, "Key in that Secret.")
+
+
+class Endpoint(Object):
+    """One Ollama of yours, outside of this object."""
+
+    RULES: ClassVar = (
+        (
+            "isURL(self.url) && self.url.matches('^https?://[^/?#@]+(/[^?#]*)?$')",
+            (
+                "must be an http or https URL like https://ollama.example.com:11434, without "
+                "user, query or fragment; a token goes into tokenSecretRef"
+            ),
+            ".url",
+        ),
+        (
+            f"!isURL(self.url) || self.allowInsecure || {_URL}.getScheme() == 'https'",
+            "must be an https URL, or allowInsecure must be true",
+            ".url",
+        ),
+        (
+            f"!isURL(self.url) || isIP({_HOST}) || {_HOST}.matches('{_DNS_NAME}')",
+            "must name its host by a DNS name or an IP address in its usual form",
+            ".url",
+        ),
+        (
+            (
+                f"!isURL(self.url) || (isIP({_HOST}) ? !ip({_HOST}).isLinkLocalUnicast() : "
+                f"{_HOST}.lowerAscii() != '{_METADATA}')"
+            ),
+            "must not be a link-local or metadata address",
+            ".url",
+        ),
+        (
+            (
+                f"!isURL(self.url) || (isIP({_HOST}) ? !ip({_HOST}).isLoopback() && "
+                f"!ip({_HOST}).isUnspecified() : "
+                f"!{_HOST}.lowerAscii().matches('^(.*[.])?localhost$'))"
+            ),
+            "must not be a loopback address; the pod that asks there is alone",
+            ".url",
+        ),
+    )
+    name: EndpointName = stated(
+        Edit.ROLLS_INFERENCE, "Name of the endpoint, part of the name of its proxy."
+    )
+    url: Url = stated(Edit.ROLLS_INFERENCE, "URL of the server, as clients of Ollama use it.")
+    allow_insecure: bool = stated(
+        Edit.LIVE, "Permit a plain http URL, for a network you trust.", default=False
+    )
+    parallel_requests: int = _parallel_requests("Requests that this endpoint is asked at a time.")
+    ca_secret_ref: EndpointSecretRef | None = None
+    token_secret_ref: EndpointSecretRef | None = None
+
+
+class ExternalInference(Object):
+    """Ollamas that are not ours: no pods of Ollama are made, and no model is pulled there."""
+
+    RULES: ClassVar = (
+        (
+            "self.endpoints.all(e, self.endpoints.exists_one(f, f.url == e.url))",
+            "must not hold a URL twice; each server has one queue",
+            ".endpoints",
+        ),
+    )
+    endpoints: tuple[Endpoint, ...] = stated(
+        Edit.ROLLS_INFERENCE,
+        "The servers; each gets a proxy of its own that queues before it.",
+        min_length=1,
+        max_length=16,
+        extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    protocol: Literal["Ollama"] = stated(
+        Edit.IMMUTABLE, "What the endpoints speak; so far nothing else.", default="Ollama"
+    )
+    context_tokens: int = _context_tokens()
+    options: GenerationOptions = GenerationOptions()
 
 
 class Queue(Object):
@@ -101,11 +206,17 @@ class Inference(Object):
             "must be longer than maxAnswerSeconds, or rollouts cut answers",
             ".drainSeconds",
         ),
+        (
+            "!(has(self.managed) && has(self.external))",
+            "must have at most one of managed and external",
+            "",
+        ),
     )
     model: ModelName = stated(
         Edit.ROLLS_INFERENCE, "Model that writes the answers, as Ollama names it."
     )
     managed: ManagedInference | None = None
+    external: ExternalInference | None = None
     queue: Queue = Queue()
     max_answer_seconds: int = stated(
         Edit.LIVE, "Longest time one answer may take.", default=120, ge=5, le=3600
@@ -119,6 +230,22 @@ class Inference(Object):
     )
 
     @property
-    def ollama(self) -> ManagedInference:
+    def ollama(self) -> ManagedInference | None:
         """Return the managed inference: the default one where nothing is said."""
-        return self.managed or ManagedInference()
+        return None if self.external else self.managed or ManagedInference()
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return the external endpoints by name: their order in the spec means nothing."""
+        stated_ones = self.external.endpoints if self.external else ()
+        return tuple(sorted(stated_ones, key=lambda one: one.name))
+
+    @property
+    def context_tokens(self) -> int:
+        """Return the context of one request, wherever the model runs."""
+        return (self.external or self.managed or ManagedInference()).context_tokens
+
+    @property
+    def options(self) -> GenerationOptions:
+        """Return how the model writes, wherever it runs."""
+        return (self.external or self.managed or ManagedInference()).options

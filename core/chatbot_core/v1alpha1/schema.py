@@ -161,7 +161,7 @@ def _properties(node: dict[str, Any], defs: dict[str, Any], edit: str) -> dict[s
     properties = {name: _convert(child, defs, edit) for name, child in node["properties"].items()}
     result: dict[str, Any] = {"properties": properties}
     if node.get("required"):
-        result["required"] = node["required"]
+        result["required"] = list(node["required"])
     rules = [_rule(*rule) for rule in _rules(node["title"])]
     if rules:
         result["x-kubernetes-validations"] = rules

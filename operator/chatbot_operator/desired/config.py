@@ -24,6 +24,7 @@ from chatbot_core.runtime_config import (
 )
 from chatbot_core.runtime_config import Inference as LiveInference
 from chatbot_core.v1alpha1 import ChatbotClusterSpec
+from chatbot_core.v1alpha1.inference import Endpoint, Inference, ManagedInference
 from chatbot_core.v1alpha1.storage import Store
 from chatbot_operator.desired import context, stated
 from chatbot_operator.desired.context import Context
@@ -37,20 +38,14 @@ LASTING_ROLES: Final = (Role.API, Role.SHARD, Role.INGEST, Role.INFERENCE_PROXY)
 def boot(namespace: str, cluster: str, spec: ChatbotClusterSpec) -> Boot:
     """Return what processes read at start only."""
     stores = tuple(_store(namespace, cluster, store) for store in spec.documents.stores)
-    inference, ollama = spec.inference, spec.inference.ollama
+    inference = spec.inference
     return Boot(
         api=ApiBoot(stores=stores, drain_s=inference.drain_seconds),
         ingest=IngestBoot(stores=stores),
-        inference_proxy=InferenceProxyBoot(
-            model=inference.model,
-            pull=ollama.source == "Pull",
-            parallel_requests=ollama.parallel_requests,
-            context_tokens=ollama.context_tokens,
-            keep_loaded=ollama.idle == "Keep",
-            drain_s=inference.drain_seconds,
-        ),
+        inference_proxy=_proxy_boot(inference),
         migrate=MigrateBoot(shards=spec.retrieval.shards),
         erase=_erase(namespace, cluster, spec),
+        endpoints=tuple(endpoint_boot(inference, one) for one in inference.endpoints),
     )
 
 
@@ -62,6 +57,35 @@ def _erase(namespace: str, cluster: str, spec: ChatbotClusterSpec) -> EraseBoot:
     return EraseBoot(
         stores=tuple(_store(namespace, cluster, one) for one in buckets),
         database=spec.database.external is not None,
+    )
+
+
+def _proxy_boot(inference: Inference) -> InferenceProxyBoot:
+    """Return what a proxy beside an Ollama of ours starts with.
+
+    Pods of it may stand beside external endpoints while one takes the other's place, and start
+    again meanwhile.
+    """
+    ollama = inference.ollama or ManagedInference()
+    return InferenceProxyBoot(
+        model=inference.model,
+        pull=ollama.source == "Pull",
+        parallel_requests=ollama.parallel_requests,
+        context_tokens=ollama.context_tokens,
+        keep_loaded=ollama.idle == "Keep",
+        drain_s=inference.drain_seconds,
+    )
+
+
+def endpoint_boot(inference: Inference, endpoint: Endpoint) -> InferenceProxyBoot:
+    """Return what the proxy before an external endpoint starts with."""
+    return InferenceProxyBoot(
+        endpoint=endpoint.name,
+        ollama_url=endpoint.url,
+        model=inference.model,
+        parallel_requests=endpoint.parallel_requests,
+        context_tokens=inference.context_tokens,
+        drain_s=inference.drain_seconds,
     )
 
 
@@ -89,7 +113,7 @@ def _store(namespace: str, cluster: str, store: Store) -> S3Store:
 
 def live(spec: ChatbotClusterSpec, wanted: str) -> Live:
     """Return what every process re-reads while it runs; `wanted` names the self-test."""
-    options = spec.inference.ollama.options
+    options = spec.inference.options
     return Live(
         ingest=Ingest(
             chunk_size_characters=spec.ingest.chunk_size_characters,
@@ -112,7 +136,7 @@ def live(spec: ChatbotClusterSpec, wanted: str) -> Live:
             max_output_tokens=options.max_output_tokens,
             temperature_percent=options.temperature_percent,
             seed=options.seed,
-            context_tokens=spec.inference.ollama.context_tokens,
+            context_tokens=spec.inference.context_tokens,
         ),
         answer_mode=spec.answer.mode,
         self_test=SelfTest(wanted=wanted),
@@ -139,8 +163,22 @@ def document(ctx: Context, wanted: str) -> RuntimeConfig:
 
 
 def acknowledgements(config: RuntimeConfig) -> dict[str, str]:
-    """Return the hash that every process of a role reports once it runs this document."""
-    return {role.value: acknowledged_hash(config.boot, role, config.live) for role in LASTING_ROLES}
+    """Return the hash that every process reports once it runs this document, by `told_as`.
+
+    With external endpoints nobody has to report as a proxy beside an Ollama of ours.
+    """
+    boot, live, proxy = config.boot, config.live, Role.INFERENCE_PROXY
+    hashes = {role.value: acknowledged_hash(boot, role, live) for role in LASTING_ROLES}
+    for one in boot.endpoints:
+        hashes.pop(proxy.value, None)
+        own = acknowledged_hash(boot.of_endpoint(one.endpoint), proxy, live)
+        hashes[told_as(proxy, one.endpoint)] = own
+    return hashes
+
+
+def told_as(role: str, endpoint: str) -> str:
+    """Return what a process is expected as: its role, and the endpoint that it stands before."""
+    return f"{role} {endpoint}" if endpoint else str(role)
 
 
 def config_map(ctx: Context, config: RuntimeConfig) -> Json:

@@ -7,35 +7,37 @@ from typing import Final
 from chatbot_core import names
 from chatbot_core.names import Component, Role
 from chatbot_core.v1alpha1.inference import ManagedInference
-from chatbot_operator.desired import context, pods, secrets
+from chatbot_operator.desired import context, endpoints, pods, secrets
 from chatbot_operator.desired.context import Context, Desired, Rank
+from chatbot_operator.desired.endpoints import PROXY_RESOURCES
 from chatbot_operator.desired.pods import Resources, RuntimeContainer
 from chatbot_operator.model import Json
 
-PROXY_RESOURCES: Final = Resources(cpu="50m", memory="96Mi", memory_limit="256Mi")
 #: The limit is a fence, not a size: what a model needs is not known before it is loaded.
 OLLAMA_RESOURCES: Final = Resources(cpu="250m", memory="512Mi", memory_limit="16Gi")
 _HOME: Final = "/home/ollama"
 
 
 def desired(ctx: Context) -> tuple[Desired, ...]:
-    """Return the Deployment; the API finds its pods by their heartbeats, without a Service."""
+    """Return the Deployments; the API finds their pods by their heartbeats, without a Service."""
+    ollama = ctx.spec.inference.ollama
+    if ollama is None:
+        return endpoints.desired(ctx)
     mounts = secrets.mounts(ctx, Role.INFERENCE_PROXY)
     return (
         Desired(
             Rank.INFERENCE,
-            _deployment(ctx, mounts),
-            replicas=ctx.spec.inference.ollama.scaling.min_replicas,
+            _deployment(ctx, ollama, mounts),
+            replicas=ollama.scaling.min_replicas,
             secrets=tuple(mount.secret for mount in mounts),
         ),
     )
 
 
-def _deployment(ctx: Context, mounts: tuple[secrets.Mount, ...]) -> Json:
+def _deployment(ctx: Context, ollama: ManagedInference, mounts: tuple[secrets.Mount, ...]) -> Json:
     one = RuntimeContainer(
         Role.INFERENCE_PROXY, PROXY_RESOURCES, mounts, ports=(("proxy", names.PORT_PROXY),)
     )
-    ollama = ctx.spec.inference.ollama
     spec: Json = {
         **pods.pod_spec(ctx, pods.USER_ID, ctx.spec.inference.drain_seconds),
         "initContainers": [_ollama(ctx, ollama)],

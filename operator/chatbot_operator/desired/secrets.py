@@ -7,6 +7,7 @@ from typing import Final
 
 from chatbot_core import names
 from chatbot_core.names import Component, Role
+from chatbot_core.v1alpha1.inference import Endpoint
 from chatbot_operator.desired import context
 from chatbot_operator.desired.context import Context
 from chatbot_operator.model import Json, Recipe
@@ -199,9 +200,19 @@ def mounts(ctx: Context, role: Role) -> tuple[Mount, ...]:
     return tuple(found)
 
 
+def endpoint_mounts(endpoint: Endpoint) -> tuple[Mount, ...]:
+    """Return the Secrets of one external endpoint; only its own proxy sees them."""
+    token, ca = endpoint.token_secret_ref, endpoint.ca_secret_ref
+    found = [Mount(token.name, ((token.key, names.FILE_ENDPOINT_TOKEN),))] if token else []
+    return (*found, *([Mount(ca.name, ((ca.key, names.FILE_ENDPOINT_CA),))] if ca else []))
+
+
 def needed(ctx: Context) -> dict[str, frozenset[str]]:
     """Return every Secret that some pod mounts, ours and the user's, with its keys."""
-    return keys_of(mounts(ctx, Role.API), {one.name: one.keys for one in generated(ctx)})
+    mounted = list(mounts(ctx, Role.API))
+    for endpoint in ctx.spec.inference.endpoints:
+        mounted += endpoint_mounts(endpoint)
+    return keys_of(tuple(mounted), {one.name: one.keys for one in generated(ctx)})
 
 
 def keys_of(

@@ -59,13 +59,16 @@ def template(ctx: Context, component: str, made: Json) -> Json:
 
 
 def _tier_pod(spec: ChatbotClusterSpec, component: str) -> TierPod | InferencePod | None:
-    """Return what is stated for one tier; store gateways and the migration have `spec.pod` only."""
-    managed = spec.database.managed
+    """Return what is stated for one tier; those of no tier have `spec.pod` only.
+
+    These are store gateways, the migration, and the proxies before external endpoints.
+    """
+    managed, ollama = spec.database.managed, spec.inference.ollama
     tiers: Mapping[str, TierPod | InferencePod | None] = {
         Component.API: spec.api.pod,
         Component.INGEST: spec.ingest.pod,
         Component.SHARD: spec.retrieval.pod,
-        Component.INFERENCE: spec.inference.ollama.pod,
+        Component.INFERENCE: ollama.pod if ollama else None,
         Component.DATABASE: managed.pod if managed else None,
     }
     return tiers.get(component.partition("-")[0])

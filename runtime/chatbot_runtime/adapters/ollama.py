@@ -1,4 +1,4 @@
-"""Client of one Ollama server; used by the inference proxy beside it and by nothing else.
+"""Client of one Ollama server; used by the inference proxy before it and by nothing else.
 
 Protocol: Ollama's `docs/api.md` and `api/types.go`, version 0.9.6. Streams are NDJSON; a failure in
 the middle of one is a line `{"error": ...}` under status 200. Durations are nanoseconds.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import ssl
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx
@@ -37,18 +39,32 @@ def canonical(model: str) -> str:
     return model if ":" in model.rsplit("/", 1)[-1] else f"{model}:latest"
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """How a server is known and how it knows us, read anew for each request (rotation).
+
+    `token` is its bearer token, "" for none; `ca` the PEM text that its certificate must lead
+    to, "" for the authorities that this system trusts.
+    """
+
+    token: Callable[[], str] = str
+    ca: Callable[[], str] = str
+
+
 class Ollama:
     """`ports.ModelServer` over HTTP. Time limits between two bytes of a stream are the caller's."""
 
-    def __init__(self, url: str) -> None:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=8)
-        self._http = httpx.AsyncClient(
-            base_url=url, timeout=httpx.Timeout(10.0, connect=_CONNECT_S), limits=limits
-        )
+    def __init__(self, url: str, trust: Trust | None = None) -> None:
+        self._url = url
+        self._trust = trust or Trust()
+        self._ca = ""
+        self._http: httpx.AsyncClient | None = None
+        self._former: list[httpx.AsyncClient] = []
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._http.aclose()
+        for client in (*self._former, *([self._http] if self._http else [])):
+            await client.aclose()
 
     async def find(self, model: str) -> ServedModel | None:
         """Return the model as it lies on its disk, None where it does not."""
@@ -96,14 +112,15 @@ class Ollama:
                 pass
 
     async def chat(
-        self, messages: Sequence[Message], options: GenerationOptions, keep_loaded: bool
+        self, messages: Sequence[Message], options: GenerationOptions, keep_loaded: bool | None
     ) -> AsyncGenerator[Token | AnswerEnd, None]:
         """Yield tokens numbered from 1, then one AnswerEnd with Ollama's own counts and times."""
+        keep = {} if keep_loaded is None else {"keep_alive": _keep_alive(keep_loaded)}
         request = {
             "model": options.model,
             "messages": [{"role": one.role, "content": one.content} for one in messages],
             "stream": True,
-            "keep_alive": _keep_alive(keep_loaded),
+            **keep,
             "options": {
                 "temperature": options.temperature_percent / 100,
                 "num_predict": options.max_output_tokens,
@@ -125,9 +142,9 @@ class Ollama:
 
     async def _get(self, path: str) -> dict[str, Any]:
         try:
-            response = await self._http.get(path)
+            response = await self._client().get(path, headers=self._headers())
         except httpx.HTTPError as error:
-            raise Unavailable(_WHAT, type(error).__name__) from error
+            raise _no_answer(error) from error
         if response.status_code != httpx.codes.OK:
             raise _failure(response.status_code, response.content)
         return _json_object(response.content)
@@ -137,7 +154,9 @@ class Ollama:
     ) -> AsyncGenerator[dict[str, Any], None]:
         timeout = httpx.Timeout(read_s, connect=_CONNECT_S)
         try:
-            async with self._http.stream("POST", path, json=request, timeout=timeout) as response:
+            async with self._client().stream(
+                "POST", path, json=request, timeout=timeout, headers=self._headers()
+            ) as response:
                 if response.status_code != httpx.codes.OK:
                     raise _failure(response.status_code, await response.aread())
                 async for raw in response.aiter_lines():
@@ -146,7 +165,41 @@ class Ollama:
                         raise Unavailable(_WHAT, str(line["error"])[:200])
                     yield line
         except httpx.HTTPError as error:
-            raise Unavailable(_WHAT, type(error).__name__) from error
+            raise _no_answer(error) from error
+
+    def _headers(self) -> dict[str, str]:
+        token = self._trust.token()
+        return {"Authorization": f"Bearer {token}"} if token else {}
+
+    def _client(self) -> httpx.AsyncClient:
+        """Return the client that trusts the authorities of now.
+
+        One that trusted former ones ends the answers that it has begun.
+        """
+        ca = self._trust.ca()
+        if self._http is None or ca != self._ca:
+            made = _make_client(self._url, ca)
+            self._former += [self._http] if self._http else []
+            self._http, self._ca = made, ca
+        return self._http
+
+
+def _make_client(url: str, ca: str) -> httpx.AsyncClient:
+    try:
+        verify: ssl.SSLContext | bool = ssl.create_default_context(cadata=ca) if ca else True
+    except ssl.SSLError as error:
+        why = f"the CA of its caSecretRef is no PEM certificate: {error.reason}"
+        raise Unavailable(_WHAT, why) from None
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=8)
+    timeout = httpx.Timeout(10.0, connect=_CONNECT_S)
+    return httpx.AsyncClient(base_url=url, timeout=timeout, limits=limits, verify=verify)
+
+
+def _no_answer(error: httpx.HTTPError) -> Unavailable:
+    """Return the failure without addresses; a certificate is named, since it has a cure."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return Unavailable(_WHAT, "its certificate is not trusted: check caSecretRef")
+    return Unavailable(_WHAT, type(error).__name__)
 
 
 def _keep_alive(keep_loaded: bool) -> int | str:
@@ -174,6 +227,8 @@ def _failure(status: int, content: bytes) -> ChatbotError:
         message = str(_json_object(content).get("error") or status)[:200]
     except Unavailable:
         message = f"status {status}"
+    if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+        return Unavailable(_WHAT, f"it refuses us with status {status}: check tokenSecretRef")
     if status == httpx.codes.NOT_FOUND:
         return NotFound(f"{_WHAT} does not hold the model: {message}")
     if status == httpx.codes.BAD_REQUEST:

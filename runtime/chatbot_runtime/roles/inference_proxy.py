@@ -1,4 +1,4 @@
-"""The `inference-proxy` role: beside one Ollama, the only queue to it."""
+"""The `inference-proxy` role: the only queue to one Ollama, ours beside it or an endpoint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from chatbot_core import names
 from chatbot_core.errors import Invalid
-from chatbot_runtime.adapters.ollama import Ollama
+from chatbot_runtime.adapters.ollama import Ollama, Trust
 from chatbot_runtime.adapters.postgres.members import PostgresMembers
 from chatbot_runtime.background import background
 from chatbot_runtime.internal_http import serve_internal, serve_on
@@ -39,6 +39,7 @@ class _Proxy:
         boot = self.settings.boot.inference_proxy
         return {
             **self.keeper.state.report(boot.model),
+            "endpoint": boot.endpoint,
             "queue_depth": self.inference.depth,
             "in_flight": self.inference.running,
             "slots": boot.parallel_requests,
@@ -57,7 +58,7 @@ async def run(settings: RuntimeSettings) -> None:
     boot = settings.boot.inference_proxy
     if not boot.model:
         raise Invalid("boot.inference_proxy.model", boot.model, "the name of a model")
-    ollama = Ollama(boot.ollama_url)
+    ollama = Ollama(boot.ollama_url, _trust(settings))
     database = judged_database(settings, 1)
     keeper = ModelKeeper(ollama, boot, settings.clock)
     inference = InferenceQueue(
@@ -70,6 +71,17 @@ async def run(settings: RuntimeSettings) -> None:
         await inference.close()
         await ollama.close()
         await database.close()
+
+
+def _trust(settings: RuntimeSettings) -> Trust:
+    """Return how the server is trusted: by its mounted files where the spec names Secrets."""
+
+    def file(name: str) -> str:
+        return settings.secret(name) if settings.secret_path(name) else ""
+
+    return Trust(
+        token=lambda: file(names.FILE_ENDPOINT_TOKEN), ca=lambda: file(names.FILE_ENDPOINT_CA)
+    )
 
 
 async def _serve(proxy: _Proxy, members: PostgresMembers) -> None:

@@ -239,9 +239,16 @@ def _member(row: MemberRow) -> runtime_config.Member:
         ready=row.ready,
         reason=row.reason,
         shard=row.shard,
+        endpoint=_endpoint(row),
         age_s=round(row.age_s, 3),
     )
 
 
 def _instance(row: MemberRow) -> dict[str, object]:
-    return {"name": row.name, "status": "ok" if row.ready else "error", "reason": row.reason}
+    shown: dict[str, object] = {"endpoint": _endpoint(row)} if _endpoint(row) else {}
+    status = "ok" if row.ready else "error"
+    return {"name": row.name, **shown, "status": status, "reason": row.reason}
+
+
+def _endpoint(row: MemberRow) -> str:
+    return str(row.report.get("endpoint", ""))

@@ -188,7 +188,9 @@ class InferenceQueue:
             seed=request.seed,
             context_tokens=self._boot.context_tokens,
         )
-        answer = self._server.chat(request.prompt(), options, self._boot.keep_loaded)
+        # How long a server that is not ours keeps its models is its owner's affair.
+        keep_loaded = None if self._boot.endpoint else self._boot.keep_loaded
+        answer = self._server.chat(request.prompt(), options, keep_loaded)
         async with contextlib.aclosing(answer) as items:
             async for item in items:
                 if isinstance(item, AnswerEnd):

@@ -47,7 +47,10 @@ class ModelState:
 
 
 class ModelKeeper:
-    """Pulls, loads and watches one model; `state` is the truth as of the last look."""
+    """Pulls, loads and watches one model; `state` is the truth as of the last look.
+
+    At an external endpoint it only watches.
+    """
 
     def __init__(self, server: ModelServer, boot: InferenceProxyBoot, clock: Clock) -> None:
         self._server = server
@@ -81,6 +84,9 @@ class ModelKeeper:
     async def _look(self) -> None:
         name = self._boot.model
         found = await self._server.find(name)
+        if self._boot.endpoint:
+            self._become(self._at_endpoint(found))
+            return
         if found is None:
             if not self._boot.pull:
                 reason = f"the Ollama image does not hold {name}: check inference.managed.image"
@@ -94,6 +100,14 @@ class ModelKeeper:
         if not known and not await self._server.is_loaded(name):
             await self._load(found)
         self._become(self._state(found, ready=True, reason=""))
+
+    def _at_endpoint(self, found: ServedModel | None) -> ModelState:
+        """Return the state of a model that somebody else keeps: it is there, or it is not."""
+        if found is not None:
+            return self._state(found, ready=True, reason="")
+        name = self._boot.model
+        cure = f"run `ollama pull {name}` there; we pull nothing at a server that is not ours"
+        return ModelState(reason=f"the endpoint does not hold {name}: {cure}")
 
     async def _pull(self, name: str) -> ServedModel | None:
         try:
