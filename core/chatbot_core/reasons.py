@@ -19,10 +19,13 @@ class ConditionType(StrEnum):
     SELF_TEST_PASSED = "SelfTestPassed"
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
+    SCALING_CONTESTED = "ScalingContested"
 
 
 #: Present only while True (kstatus): their absence means False.
-ONLY_WHILE_TRUE: Final = frozenset({ConditionType.RECONCILING, ConditionType.STALLED})
+ONLY_WHILE_TRUE: Final = frozenset(
+    {ConditionType.RECONCILING, ConditionType.STALLED, ConditionType.SCALING_CONTESTED}
+)
 
 
 class Reason(StrEnum):
@@ -53,6 +56,7 @@ class Reason(StrEnum):
     WAITING_FOR_CLEANUP = "WaitingForCleanup"
     VOLUME_CANNOT_SHRINK = "VolumeCannotShrink"
     WRITE_REFUSED = "WriteRefused"
+    AUTOSCALER_FOUND = "AutoscalerFound"
     ERASING = "Erasing"
     ERASE_FAILED = "EraseFailed"
     ERASE_OVERDUE = "EraseOverdue"
@@ -86,6 +90,7 @@ SENTENCES: Final[dict[Reason, str]] = {
     Reason.WAITING_FOR_CLEANUP: "Children of a deleted object of this name are being removed.",
     Reason.VOLUME_CANNOT_SHRINK: "A claim is larger than the spec says; state its size or more.",
     Reason.WRITE_REFUSED: "The API server refused a write; the message quotes it.",
+    Reason.AUTOSCALER_FOUND: "Somebody else scales a child; the message names who. Delete that.",
     Reason.ERASING: "The object is being deleted; what it left outside is being erased.",
     Reason.ERASE_FAILED: "The erase Job failed; the message names why and what is left.",
     Reason.ERASE_OVERDUE: "Nothing was erased in time; the message names what is left.",

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from chatbot_core import names
 from chatbot_operator.kinds import Object
-from chatbot_operator.model import Child, Json, Owner, Pod, Secret
+from chatbot_operator.model import Autoscaler, Child, Json, Owner, Pod, Secret
 from chatbot_operator.store import OwnerKey
 
 _OUR_LABEL_PREFIXES: Final = ("app.kubernetes.io/", f"{names.GROUP}/")
@@ -35,6 +35,22 @@ def owner_of(obj: Object) -> OwnerKey | None:
 def same_child(old: Child, new: Child) -> bool:
     """Whether nothing that a plan reads has changed (the version alone is no news)."""
     return replace(old, resource_version="") == replace(new, resource_version="")
+
+
+def autoscaler(obj: Object) -> Autoscaler:
+    """Return what is kept of an autoscaler; KEDA leaves out the kind of a Deployment."""
+    target = (obj.get("spec") or {}).get("scaleTargetRef") or {}
+    return Autoscaler(
+        kind=str(obj["kind"]),
+        name=str(obj["metadata"]["name"]),
+        target_kind=str(target.get("kind") or "Deployment"),
+        target=str(target.get("name") or ""),
+    )
+
+
+def target_of(obj: Object) -> OwnerKey:
+    """Return namespace and name of what an autoscaler scales."""
+    return str(obj["metadata"]["namespace"]), autoscaler(obj).target
 
 
 def own_key(obj: Object) -> OwnerKey:
@@ -64,13 +80,15 @@ def child(obj: Object) -> Child:
     labels = meta.get("labels") or {}
     annotations = meta.get("annotations") or {}
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    controller = _controller(meta)
     kept = Child(
         kind=str(obj["kind"]),
         name=str(meta["name"]),
         uid=str(meta["uid"]),
         resource_version=str(meta.get("resourceVersion") or ""),
         applied=str(annotations.get(names.ANNOTATION_APPLIED) or ""),
-        owner_uid=_controller_uid(meta),
+        owner_uid=str(controller.get("uid") or ""),
+        adopter=_adopter(controller),
         cluster_uid=str(annotations.get(names.ANNOTATION_CLUSTER_UID) or ""),
         retained_from=str(labels.get(names.LABEL_RETAINED_FROM) or ""),
         labels={k: v for k, v in labels.items() if k.startswith(_OUR_LABEL_PREFIXES)},
@@ -160,11 +178,14 @@ def _workload(spec: Json, status: Json) -> Mapping[str, Any]:
     }
 
 
-def _controller_uid(meta: Json) -> str:
-    for reference in meta.get("ownerReferences") or ():
-        if reference.get("controller"):
-            return str(reference["uid"])
-    return ""
+def _controller(meta: Json) -> Json:
+    references = meta.get("ownerReferences") or ()
+    return next((one for one in references if one.get("controller")), {})
+
+
+def _adopter(controller: Json) -> str:
+    kind = controller.get("kind")
+    return "" if kind in {None, names.KIND} else f"{kind} {controller.get('name')}"
 
 
 def _our_fields(meta: Json) -> str | None:

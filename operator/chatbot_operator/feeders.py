@@ -13,20 +13,22 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from chatbot_core import names
-from chatbot_core.errors import ChatbotError, Unavailable
+from chatbot_core.errors import ChatbotError, Denied, NotFound, Unavailable
 from chatbot_core.reasons import ConditionType
 from chatbot_core.retry import Backoff, Clockwork
 from chatbot_operator import entries
 from chatbot_operator.facts import RuntimeFacts, SecretFacts, SecretKey
 from chatbot_operator.kinds import Object, Ref, version_of
 from chatbot_operator.kube import Kube, WatchEvent, WatchExpiredError
-from chatbot_operator.model import Child, Owner
+from chatbot_operator.model import Autoscaler, Child, Owner
 from chatbot_operator.runtime_client import RuntimeClient
 from chatbot_operator.store import Entry, OwnerKey, Store
 
 V = TypeVar("V")
 
 RELIST_S: Final = 600.0
+#: A kind that a server does not know may come with a definition that is installed later.
+ABSENT_S: Final = 30.0
 #: kopf watches the objects; a list beside it is also the proof that the API server answers.
 OWNER_LIST_S: Final = 60.0
 CHILD_SELECTOR: Final = f"{names.LABEL_MANAGED_BY}={names.MANAGER}"
@@ -67,6 +69,7 @@ class Feed(Generic[V]):
     store: Store[Ref, V]
     parse: Callable[[Object], V]
     owner_of: Callable[[Object], OwnerKey | None] = entries.owner_of
+    optional: bool = False
 
     @property
     def scope(self) -> str:
@@ -100,9 +103,20 @@ async def list_watch(
         except WatchExpiredError:
             _log.info("watch expired", extra={"scope": feed.scope})
         except ChatbotError as error:
+            if feed.optional and isinstance(error, NotFound | Denied):
+                await _absent(feed, heartbeats, clockwork, str(error))
+                continue
             _log.warning("list failed", extra={"scope": feed.scope, "error": str(error)})
             await clockwork.sleep(_RETRY.wait_s(tries, clockwork.random()))
             tries += 1
+
+
+async def _absent(feed: Feed[V], heartbeats: Heartbeats, clockwork: Clockwork, why: str) -> None:
+    """Take it that there is nothing of a kind, and wait until it is worth asking again."""
+    _log.debug("kind not readable", extra={"scope": feed.scope, "error": why})
+    feed.store.replace(feed.scope, {}, 0)
+    heartbeats.beat(feed.scope)
+    await clockwork.sleep(ABSENT_S * (0.9 + 0.2 * clockwork.random()))
 
 
 async def list_again(
@@ -271,6 +285,11 @@ def child_feed(kind: str, namespace: str, store: Store[Ref, Child]) -> Feed[Chil
 def pod_feed(namespace: str, store: Store[Ref, entries.PodEntry]) -> Feed[entries.PodEntry]:
     """Return the feed of our pods."""
     return Feed("Pod", namespace, POD_SELECTOR, store, entries.pod)
+
+
+def autoscaler_feed(kind: str, namespace: str, store: Store[Ref, Autoscaler]) -> Feed[Autoscaler]:
+    """Return the feed of a kind that scales workloads, where the server knows it."""
+    return Feed(kind, namespace, "", store, entries.autoscaler, entries.target_of, optional=True)
 
 
 def owner_feed(namespace: str, store: Store[Ref, Owner]) -> Feed[Owner]:

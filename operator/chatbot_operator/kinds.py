@@ -42,6 +42,8 @@ RESOURCES: Final[dict[str, Resource]] = {
     "StatefulSet": Resource("apps/v1", "statefulsets"),
     "Deployment": Resource("apps/v1", "deployments"),
     "Job": Resource("batch/v1", "jobs"),
+    "HorizontalPodAutoscaler": Resource("autoscaling/v2", "horizontalpodautoscalers"),
+    "ScaledObject": Resource("keda.sh/v1alpha1", "scaledobjects"),
     "Event": Resource("events.k8s.io/v1", "events"),
     "Lease": Resource("coordination.k8s.io/v1", "leases"),
 }
@@ -57,6 +59,10 @@ WATCHED: Final = (
     "Job",
     "Pod",
 )
+
+
+#: Kinds of others that scale workloads; a server need not know them, nor let us read them.
+AUTOSCALERS: Final = ("HorizontalPodAutoscaler", "ScaledObject")
 
 
 def resource(kind: str) -> Resource:

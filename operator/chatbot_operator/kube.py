@@ -23,7 +23,7 @@ import aiohttp
 from kubernetes.aio import client, config
 
 from chatbot_core import names
-from chatbot_core.errors import Denied, Unavailable
+from chatbot_core.errors import Denied, NotFound, Unavailable
 from chatbot_core.retry import Backoff, Clockwork, Deadline, retry
 from chatbot_operator.fence import Fence
 from chatbot_operator.kinds import Object, Ref, collection_path, object_path, ref_of, version_of
@@ -94,7 +94,7 @@ class Kube(Protocol):
         ...
 
     def pages(self, kind: str, namespace: str, selector: str) -> AsyncIterator[Page]:
-        """Yield all objects of a kind. Raises Unavailable, Denied, WatchExpiredError."""
+        """Yield all objects of a kind. Raises Unavailable, Denied, WatchExpiredError, NotFound."""
         ...
 
     def watch(
@@ -181,6 +181,8 @@ class KubeClient:
             if isinstance(answer, WriteRefused):
                 if answer.code == HTTPStatus.GONE:
                     raise WatchExpiredError(answer.message)
+                if answer.code == HTTPStatus.NOT_FOUND:
+                    raise NotFound(f"kind {kind} is not known to this server")
                 raise Denied(answer.message)
             # Items of a list carry no kind of their own.
             head = {"apiVersion": answer["apiVersion"], "kind": kind}
@@ -371,6 +373,8 @@ def _raise_watch_error(status: int, text: str) -> None:
         raise WatchExpiredError(text)
     if status == HTTPStatus.FORBIDDEN:
         raise Denied(text)
+    if status == HTTPStatus.NOT_FOUND:
+        raise NotFound("the kind is no longer known to this server")
     raise Unavailable("Kubernetes API", f"watch ended with {status}")
 
 

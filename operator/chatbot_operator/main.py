@@ -28,7 +28,7 @@ from chatbot_operator.events import EventWriter
 from chatbot_operator.execute import Executor
 from chatbot_operator.feeders import Heartbeats
 from chatbot_operator.fence import Fence
-from chatbot_operator.kinds import WATCHED, Ref
+from chatbot_operator.kinds import AUTOSCALERS, WATCHED, Ref
 from chatbot_operator.kube import Kube, connect
 from chatbot_operator.model import Observed, OperatorSettings, Plan
 from chatbot_operator.observe import World
@@ -147,6 +147,9 @@ class Operator:
                     parts.append(
                         feeders.list_watch(self.kube, children, self.heartbeats, clockwork)
                     )
+            for kind in AUTOSCALERS:
+                others = feeders.autoscaler_feed(kind, namespace, world.autoscalers)
+                parts.append(feeders.list_watch(self.kube, others, self.heartbeats, clockwork))
         return parts
 
     async def _work_when_complete(self) -> None:

@@ -54,6 +54,7 @@ class Child:
     resource_version: str = ""
     applied: str = ""  # annotation names.ANNOTATION_APPLIED
     owner_uid: str = ""  # of the controller owner reference, whoever that is
+    adopter: str = ""  # kind and name of a controller that is no ChatbotCluster
     cluster_uid: str = ""  # annotation names.ANNOTATION_CLUSTER_UID (claims, generated Secrets)
     retained_from: str = ""  # label names.LABEL_RETAINED_FROM
     labels: Mapping[str, str] = field(default_factory=dict)  # only app.kubernetes.io/ and ours
@@ -113,6 +114,16 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
+class Autoscaler:
+    """Somebody else's object that scales a workload of this namespace."""
+
+    kind: str
+    name: str
+    target_kind: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
 class Owner:
     """The ChatbotCluster itself; `spec` and `status` are raw, as the API server holds them."""
 
@@ -161,6 +172,7 @@ class Observed:
     children_complete: bool = True
     settled: bool = True
     pods: tuple[Pod, ...] = ()
+    autoscalers: tuple[Autoscaler, ...] = ()
     secrets: Mapping[str, Fact[Secret]] = field(default_factory=dict)
     runtime: Fact[RuntimeStatus] = field(default_factory=Fact[RuntimeStatus].unknown)
     refused: Mapping[ChildKey, Refusal] = field(default_factory=dict)

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from chatbot_core import names
 from chatbot_operator import entries
 from chatbot_operator.facts import RuntimeFacts, SecretFacts
 from chatbot_operator.feeders import scope
-from chatbot_operator.kinds import WATCHED, Object, Ref, version_of
-from chatbot_operator.model import Child, ChildKey, Observed, OperatorSettings, Owner, Refusal
+from chatbot_operator.kinds import AUTOSCALERS, WATCHED, Object, Ref, version_of
+from chatbot_operator.model import (
+    Autoscaler,
+    Child,
+    ChildKey,
+    Observed,
+    OperatorSettings,
+    Owner,
+    Refusal,
+)
 from chatbot_operator.store import Entry, OwnerKey, Store
+
+#: Kinds that have replicas.
+SCALED: Final = ("Deployment", "StatefulSet")
 
 
 @dataclass(slots=True)
@@ -31,6 +43,9 @@ class World:
         self.owners: Store[Ref, Owner] = Store(wake)
         self.children: Store[Ref, Child] = Store(wake, entries.same_child)
         self.pods: Store[Ref, entries.PodEntry] = Store(wake)
+        #: Keyed by what they scale, not by whose that is: they may be there before it.
+        self.autoscalers: Store[Ref, Autoscaler] = Store(self._wake_owner_of)
+        self._wake = wake
         self.secrets = SecretFacts(wake)
         self.runtime = RuntimeFacts(wake)
         self._memories: dict[OwnerKey, Memory] = {}
@@ -39,16 +54,28 @@ class World:
             for kind in WATCHED:
                 store = self.pods if kind == "Pod" else self.children
                 store.expect(scope(kind, namespace))
+            for kind in AUTOSCALERS:
+                self.autoscalers.expect(scope(kind, namespace))
 
     @property
     def complete(self) -> bool:
         """Whether every watched kind was listed at least once."""
-        return self.owners.complete and self.children.complete and self.pods.complete
+        return all(store.complete for store in self._stores)
 
     async def until_complete(self) -> None:
         """Wait until every watched kind was listed once."""
-        for store in (self.owners, self.children, self.pods):
+        for store in self._stores:
             await store.until_complete()
+
+    @property
+    def _stores(self) -> tuple[Store[Ref, Any], ...]:
+        return self.owners, self.children, self.pods, self.autoscalers
+
+    def _wake_owner_of(self, target: OwnerKey) -> None:
+        for kind in SCALED:
+            owner = self.children.owner_of(Ref(kind, *target))
+            if owner is not None:
+                self._wake(owner)
 
     def owner(self, key: OwnerKey) -> Owner | None:
         """Return the ChatbotCluster of a key, or None when there is none."""
@@ -121,9 +148,22 @@ def observe(world: World, key: OwnerKey, settings: OperatorSettings) -> Observed
         children={(ref.kind, ref.name): child for ref, child in children.items()},
         children_complete=world.complete,
         settled=world.children.settled(key),
+        autoscalers=_autoscalers(world, children),
         pods=tuple(entry.pod for entry in world.pods.of_owner(key).values()),
         secrets=world.secrets.of_owner(key),
         runtime=world.runtime.fact(key),
         refused=memory.refused,
         status_written_at_s=memory.status_written_at_s,
     )
+
+
+def _autoscalers(world: World, children: Mapping[Ref, Child]) -> tuple[Autoscaler, ...]:
+    """Return who else scales one of these children, by name."""
+    found = [
+        one
+        for ref in children
+        if ref.kind in SCALED
+        for one in world.autoscalers.of_owner((ref.namespace, ref.name)).values()
+        if one.target_kind == ref.kind
+    ]
+    return tuple(sorted(found, key=lambda one: (one.target, one.kind, one.name)))

@@ -24,6 +24,12 @@ def foreign_object_not_ours(child: Child, owner: Owner) -> Refusal | None:
     if not child.owner_uid and (kept_for_us or child.managed is not None):
         return None
     what = f"{child.kind} {child.name}"
+    if child.adopter:
+        return Refusal(
+            "foreign_object_not_ours",
+            Reason.FOREIGN_OBJECT,
+            f"{what} belongs to {child.adopter} now: remove that owner reference",
+        )
     made_by_us = child.labels.get(names.LABEL_MANAGED_BY) == names.MANAGER
     if child.owner_uid and (made_by_us or child.managed is not None):
         return Refusal(

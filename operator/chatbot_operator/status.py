@@ -23,7 +23,7 @@ from chatbot_core.v1alpha1.status import (
     Tier,
 )
 from chatbot_operator import progress
-from chatbot_operator.model import Json, Owner
+from chatbot_operator.model import Json, Observed, Owner
 from chatbot_operator.progress import Finding, Picture
 
 #: Least time between two writes that change no condition and no replica count.
@@ -151,7 +151,19 @@ def verdicts(picture: Picture) -> list[Verdict]:
     stated.append(tested)
     if tested.status == "False":
         found.append(Finding(tested.reason, tested.message))
-    return [_ready(found), *stated, *_course(found)]
+    return [_ready(found), *stated, *_course(found), *_contested(picture.observed)]
+
+
+def _contested(observed: Observed) -> list[Verdict]:
+    """Return `ScalingContested` while somebody else scales a child: two hands on one number."""
+    if not observed.autoscalers:
+        return []
+    pairs = [
+        f"{one.kind} {one.name} ({one.target_kind} {one.target})" for one in observed.autoscalers
+    ]
+    message = f"{progress.some(pairs)} scales what belongs to this object: delete it"
+    kind = ConditionType.SCALING_CONTESTED
+    return [Verdict(kind, "True", Reason.AUTOSCALER_FOUND, message)]
 
 
 def _tier_verdict(kind: ConditionType, tier: str, found: list[Finding]) -> Verdict:

@@ -63,6 +63,11 @@ class Store(Generic[K, V]):
         entry = self._entries.get(key)
         return None if entry is None else entry.value
 
+    def owner_of(self, key: K) -> OwnerKey | None:
+        """Return whose value a key has, or None where there is none."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry.owner
+
     def owners(self) -> tuple[OwnerKey, ...]:
         """Return every owner that has a value."""
         return tuple(self._keys_of)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from fakes.apiserver import Admin, StartOperator, until
+from fakes.apiserver import Admin, StartOperator, essence, until
 from fakes.objects import cluster
 
 from chatbot_core import names
@@ -90,22 +90,6 @@ EDITS: dict[str, tuple[str, str, Any]] = {
     "replicas of a Deployment": ("Deployment", "chat-api", {"spec": {"replicas": 5}}),
     "replicas of a StatefulSet": ("StatefulSet", "chat-shard-0", {"spec": {"replicas": 0}}),
 }
-
-
-def essence(obj: Object) -> Object:
-    """Return what a person sees of an object: no versions, managers, status or server notes."""
-    meta = obj["metadata"]
-    annotations = {
-        key: value
-        for key, value in (meta.get("annotations") or {}).items()
-        if key.startswith(names.GROUP)
-    }
-    return {
-        "labels": meta.get("labels"),
-        "annotations": annotations,
-        "owners": meta.get("ownerReferences"),
-        **{key: value for key, value in obj.items() if key not in {"metadata", "status"}},
-    }
 
 
 async def first(admin: Admin, kind: str, namespace: str, name: str) -> Ref:

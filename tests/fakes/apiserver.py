@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 from fakes.runtime import FakeRuntime
 
+from chatbot_core import names
 from chatbot_operator.kinds import Object, Ref, collection_path, object_path, ref_of
 from chatbot_operator.main import Operator
 from localkube.testserver import LoopbackServer
@@ -117,6 +118,22 @@ class Running:
                 return
             assert now < ends, f"it never rests: {self.writes()[-20:]}"
             await asyncio.sleep(0.1)
+
+
+def essence(obj: Object) -> Object:
+    """Return what a person sees of an object: no versions, managers, status or server notes."""
+    meta = obj["metadata"]
+    annotations = {
+        key: value
+        for key, value in (meta.get("annotations") or {}).items()
+        if key.startswith(names.GROUP)
+    }
+    return {
+        "labels": meta.get("labels"),
+        "annotations": annotations,
+        "owners": meta.get("ownerReferences"),
+        **{key: value for key, value in obj.items() if key not in {"metadata", "status"}},
+    }
 
 
 StartOperator = Callable[..., AbstractAsyncContextManager[Running]]

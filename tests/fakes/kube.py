@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 
-from chatbot_core.errors import Unavailable
+from chatbot_core.errors import ChatbotError, Unavailable
 from chatbot_operator.kinds import Object, Ref, ref_of, uid_of, version_of
 from chatbot_operator.kube import (
     NAMESPACE_TERMINATING,
@@ -34,6 +34,7 @@ class FakeKube:
     calls: list[tuple[str, Ref]] = field(default_factory=list)
     refuse: dict[Ref, WriteRefused] = field(default_factory=dict)
     ending: set[str] = field(default_factory=set)
+    unreadable: dict[str, ChatbotError] = field(default_factory=dict)
     down: bool = False
     forgotten_before: int = 0
     version: int = 100
@@ -48,6 +49,8 @@ class FakeKube:
 
     async def pages(self, kind: str, namespace: str, selector: str) -> AsyncIterator[Page]:
         self._answer()
+        if kind in self.unreadable:
+            raise self.unreadable[kind]
         items = [
             deepcopy(obj)
             for ref, obj in self.objects.items()

@@ -22,6 +22,7 @@ from chatbot_core.runtime_config import (
 from chatbot_operator.desired import config
 from chatbot_operator.model import (
     Apply,
+    Autoscaler,
     Child,
     ChildKey,
     CreateSecret,
@@ -172,6 +173,7 @@ class World:
     objects: dict[ChildKey, Json] = field(default_factory=dict)
     secrets: dict[str, Fact[Secret]] = field(default_factory=dict)
     pods: tuple[Pod, ...] = ()
+    autoscalers: tuple[Autoscaler, ...] = ()
     runtime: Fact[RuntimeStatus] = field(default_factory=Fact[RuntimeStatus].unknown)
     refused: dict[ChildKey, Refusal] = field(default_factory=dict)
     settled: bool = True
@@ -202,6 +204,7 @@ class World:
             children_complete=self.complete,
             settled=self.settled,
             pods=self.pods,
+            autoscalers=self.autoscalers,
             secrets=dict(self.secrets),
             runtime=self.runtime,
             refused=dict(self.refused),

@@ -21,7 +21,18 @@ from fakes.operator_world import World
 
 from chatbot_core import names
 from chatbot_core.reasons import Reason
-from chatbot_operator.model import Apply, Child, Fact, Json, Plan, Pod, Refusal, Secret, Step
+from chatbot_operator.model import (
+    Apply,
+    Autoscaler,
+    Child,
+    Fact,
+    Json,
+    Plan,
+    Pod,
+    Refusal,
+    Secret,
+    Step,
+)
 
 HERE = Path(__file__).parent
 CASES = sorted(folder.name for folder in HERE.iterdir() if (folder / "spec.yaml").exists())
@@ -95,6 +106,7 @@ def _refuse_new(world: World, argument: Json) -> None:
 
 VERBS = {
     "refuse-new": _refuse_new,
+    "autoscaler": lambda world, it: setattr(world, "autoscalers", (Autoscaler(**it),)),
     "deleted": lambda world, _: world.deleted(),
     "wait": lambda world, it: setattr(world, "now_s", world.now_s + it),
     "lose-secret": lambda world, it: world.secrets.update({it: Fact(None, world.now_s, True)}),

@@ -9,7 +9,7 @@ import yaml
 
 from chatbot_core import names
 from chatbot_operator import plan
-from chatbot_operator.kinds import WATCHED, resource
+from chatbot_operator.kinds import AUTOSCALERS, WATCHED, resource
 from chatbot_operator.main import arguments
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "operator.yaml"
@@ -49,6 +49,8 @@ def used() -> set[Right]:
     found |= rights("Event", "create")
     # Read by name at a poll, created by POST, its metadata applied.
     found |= rights("Secret", "get", "create", "patch")
+    for kind in AUTOSCALERS:
+        found |= rights(kind, "list", "watch")
     for kind in WATCHED:
         found |= rights(kind, "list", "watch")
         if kind != "Pod":
