@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from time import perf_counter
+from time import process_time
 
 from fakes.operator_world import MINIMAL, World, applied, without
 
@@ -32,9 +32,9 @@ def test_a_pass_over_a_hundred_shards_that_finds_nothing_changed_is_quick() -> N
     world = World(spec=MANY_SHARDS).ready()
     taken_s = []
     for _ in range(20):
-        start_s = perf_counter()
+        start_s = process_time()
         world.plan()
-        taken_s.append(perf_counter() - start_s)
+        taken_s.append(process_time() - start_s)
     assert min(taken_s) < UNCHANGED_S
 
 
