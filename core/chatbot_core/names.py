@@ -33,6 +33,8 @@ LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 LABEL_VERSION: Final = "app.kubernetes.io/version"
 LABEL_RETAINED_FROM: Final = f"{GROUP}/retained-from"
 ANNOTATION_APPLIED: Final = f"{GROUP}/applied"
+#: Hash of a workload's pod template as applied: tells a roll-out from a change of metadata.
+ANNOTATION_TEMPLATE: Final = f"{GROUP}/template"
 ANNOTATION_BOOT: Final = f"{GROUP}/boot"
 #: On the ServiceAccount: a second copy of what CHOICE_KEY holds in the ConfigMap.
 ANNOTATION_CHOICE: Final = f"{GROUP}/choice"

@@ -54,6 +54,11 @@ class Reason(StrEnum):
     POD_UNSCHEDULABLE = "PodUnschedulable"
     FOREIGN_OBJECT = "ForeignObject"
     WAITING_FOR_CLEANUP = "WaitingForCleanup"
+    VERSION_STEP_TOO_LARGE = "VersionStepTooLarge"
+    DATA_NEWER_THAN_VERSION = "DataNewerThanVersion"
+    NO_ROOM_FOR_SURGE = "NoRoomForSurge"
+    WAITING_FOR_SLOTS = "WaitingForSlots"
+    VOLUME_CANNOT_GROW = "VolumeCannotGrow"
     VOLUME_CANNOT_SHRINK = "VolumeCannotShrink"
     WRITE_REFUSED = "WriteRefused"
     AUTOSCALER_FOUND = "AutoscalerFound"
@@ -88,6 +93,11 @@ SENTENCES: Final[dict[Reason, str]] = {
     Reason.POD_UNSCHEDULABLE: "No node has room for a pod; the message says what lacks.",
     Reason.FOREIGN_OBJECT: "A child's name is taken by an object that is not ours; remove it.",
     Reason.WAITING_FOR_CLEANUP: "Children of a deleted object of this name are being removed.",
+    Reason.VERSION_STEP_TOO_LARGE: "spec.version skips a minor release; go there one by one.",
+    Reason.DATA_NEWER_THAN_VERSION: "A newer release wrote the data; spec.version cannot read it.",
+    Reason.NO_ROOM_FOR_SURGE: "No node has room for one more pod of a roll-out; nothing was ended.",
+    Reason.WAITING_FOR_SLOTS: "A shard that is to go still owns slots; it goes when they moved.",
+    Reason.VOLUME_CANNOT_GROW: "A claim did not grow; check its class, or state its former size.",
     Reason.VOLUME_CANNOT_SHRINK: "A claim is larger than the spec says; state its size or more.",
     Reason.WRITE_REFUSED: "The API server refused a write; the message quotes it.",
     Reason.AUTOSCALER_FOUND: "Somebody else scales a child; the message names who. Delete that.",
@@ -109,6 +119,10 @@ STALLING: Final = frozenset(
         Reason.POD_CRASHING,
         Reason.POD_UNSCHEDULABLE,
         Reason.FOREIGN_OBJECT,
+        Reason.VERSION_STEP_TOO_LARGE,
+        Reason.DATA_NEWER_THAN_VERSION,
+        Reason.NO_ROOM_FOR_SURGE,
+        Reason.VOLUME_CANNOT_GROW,
         Reason.VOLUME_CANNOT_SHRINK,
         Reason.WRITE_REFUSED,
         Reason.ERASE_FAILED,

@@ -291,6 +291,10 @@ class RuntimeStatus(_Document):
     version: Literal[1] = STATUS_VERSION
     database: Literal["ok", "unavailable", "unmigrated"] = "ok"
     schema_version: int = 0
+    #: Oldest release of the runtime that works with the stored data; "" = not told.
+    oldest_version: str = ""
+    #: How many slots each shard owns or is to own, by its number; () = not told.
+    owned_slots: tuple[int, ...] = ()
     members: tuple[Member, ...] = ()
     retrieval: RetrievalStatus = RetrievalStatus()
     model: ModelStatus = ModelStatus()

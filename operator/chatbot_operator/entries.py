@@ -87,6 +87,7 @@ def child(obj: Object) -> Child:
         uid=str(meta["uid"]),
         resource_version=str(meta.get("resourceVersion") or ""),
         applied=str(annotations.get(names.ANNOTATION_APPLIED) or ""),
+        template=str(annotations.get(names.ANNOTATION_TEMPLATE) or ""),
         owner_uid=str(controller.get("uid") or ""),
         adopter=_adopter(controller),
         cluster_uid=str(annotations.get(names.ANNOTATION_CLUSTER_UID) or ""),

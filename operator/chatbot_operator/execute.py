@@ -126,6 +126,9 @@ class _Pass:
                 refused_rank = step.rank if refused_rank is None else refused_rank
 
     async def _step(self, step: Step) -> Verdict:
+        if _key(step) in self.failed:
+            # A template that waits for one more pod must not go out without it.
+            return Verdict.LEFT_OUT
         match step:
             case Apply():
                 verdict = await self._apply(step)
@@ -225,7 +228,7 @@ class _Pass:
     async def _scale(self, step: Scale) -> Verdict:
         key = (step.kind, step.name)
         uid = self.applied_uids.get(key) or step.uid
-        if uid is None or key in self.failed:
+        if uid is None:
             return Verdict.LEFT_OUT
         ref = Ref(step.kind, self.owner.namespace, step.name)
         metadata = {"name": step.name, "namespace": ref.namespace, "uid": uid}

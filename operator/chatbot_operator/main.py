@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from chatbot_core import names
-from chatbot_core.errors import ChatbotError, exit_code
+from chatbot_core.errors import ChatbotError, Invalid, exit_code
 from chatbot_core.retry import Clockwork
+from chatbot_core.v1alpha1.release import Release
 from chatbot_operator import feeders, handlers, health
 from chatbot_operator.election import Election
 from chatbot_operator.events import EventWriter
@@ -166,6 +167,14 @@ class Operator:
         await self.queue.run()
 
 
+def _release(text: str) -> str:
+    try:
+        Release.of(text)
+    except Invalid as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
 def _draw(length: int) -> str:
     return "".join(secrets.choice(_LETTERS) for _ in range(length))
 
@@ -216,7 +225,11 @@ _FLAGS: Final = (
     ("log-level", "INFO", "DEBUG, INFO, WARNING or ERROR"),
 )
 
-_TYPES: Final[dict[str, Callable[[str], object]]] = {"port": int, "leader-elect": _lease}
+_TYPES: Final[dict[str, Callable[[str], object]]] = {
+    "port": int,
+    "runtime-version": _release,
+    "leader-elect": _lease,
+}
 
 
 async def run(process: Process, plan: Planner) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from chatbot_core import names
 from chatbot_core.reasons import Reason
 from chatbot_core.runtime_config import RuntimeStatus
 
@@ -53,6 +54,7 @@ class Child:
     uid: str
     resource_version: str = ""
     applied: str = ""  # annotation names.ANNOTATION_APPLIED
+    template: str = ""  # annotation names.ANNOTATION_TEMPLATE
     owner_uid: str = ""  # of the controller owner reference, whoever that is
     adopter: str = ""  # kind and name of a controller that is no ChatbotCluster
     cluster_uid: str = ""  # annotation names.ANNOTATION_CLUSTER_UID (claims, generated Secrets)
@@ -82,6 +84,16 @@ class Child:
     cluster_ip: str = ""
     # ConfigMap: the value of names.CHOICE_KEY; ServiceAccount: of names.ANNOTATION_CHOICE.
     choice: str = ""
+
+    @property
+    def component(self) -> str:
+        """Return the tier that its label names."""
+        return self.labels.get(names.LABEL_COMPONENT, "")
+
+    @property
+    def version(self) -> str:
+        """Return the release of the runtime that its label names."""
+        return self.labels.get(names.LABEL_VERSION, "")
 
     @property
     def key(self) -> ChildKey:

@@ -13,9 +13,9 @@ from typing import Final
 from chatbot_core import names
 from chatbot_core.names import Component, Role
 from chatbot_core.reasons import Reason
-from chatbot_operator import drift, progress, removal, safety, status
-from chatbot_operator.desired import context, secrets, target
-from chatbot_operator.desired.context import Choice, Rank
+from chatbot_operator import drift, progress, removal, rollout, safety, status, upgrade
+from chatbot_operator.desired import secrets, target
+from chatbot_operator.desired.context import Rank
 from chatbot_operator.desired.target import Outline, Target
 from chatbot_operator.model import (
     Apply,
@@ -59,7 +59,8 @@ def plan(observed: Observed, now_s: float) -> Plan:
     owner = observed.owner
     if not observed.children_complete or (owner.deleting and not removal.holds(owner)):
         return Plan()
-    wanted = target.target(target.origin_of(observed, _choice(observed)))
+    choice, no_step = upgrade.choice(observed, _kept_choices(observed), now_s)
+    wanted = target.target(target.origin_of(observed, choice))
     if isinstance(wanted, Refusal):
         new = status.refused_spec(owner, wanted.message, now_s)
         written, wait_s = _status_step(observed, new, now_s)
@@ -69,7 +70,7 @@ def plan(observed: Observed, now_s: float) -> Plan:
     secret_refusals = _secret_refusals(observed, wanted)
     secret_steps = _secret_steps(observed, wanted, secret_refusals)
     child_steps, refusals = _child_steps(observed, wanted, secret_refusals)
-    deletes, kept = _deletes(observed, wanted)
+    deletes, kept = _deletes(observed, wanted, now_s)
     picture = Picture(
         observed=observed,
         now_s=now_s,
@@ -77,15 +78,17 @@ def plan(observed: Observed, now_s: float) -> Plan:
         children=wanted.children,
         refusals={**refusals, **kept, **observed.refused},
         secret_refusals=secret_refusals,
+        no_step=no_step,
         acknowledged=wanted.acknowledged,
         self_test=wanted.self_test,
     )
     written, wait_s = _status_of(picture)
     waits_s = [wait_s, *(progress.room_wait_s(pod, now_s) for pod in observed.pods)]
     steps = [*removal.finalizer_steps(wanted.ctx, owner), *secret_steps, *child_steps, *deletes]
+    whole = [no_step] if no_step else []
     return Plan(
         steps=tuple(sorted(steps, key=lambda one: one.rank)),
-        refusals=_distinct([*secret_refusals.values(), *picture.refusals.values()]),
+        refusals=_distinct([*secret_refusals.values(), *picture.refusals.values(), *whole]),
         status=written,
         requeue_after_s=min(filter(None, waits_s), default=None),
         wanted_secrets=tuple(
@@ -129,10 +132,6 @@ def _kept(observed: Observed, wanted: Target, release: Step) -> Plan:
     claims = tuple(one for one in wanted.children if one.storage and one.key in observed.children)
     steps, _ = _child_steps(observed, replace(wanted, children=claims), {})
     return Plan(steps=(*there, *steps, release), wanted_secrets=asked)
-
-
-def _choice(observed: Observed) -> Choice:
-    return context.choice_of(_kept_choices(observed), observed.settings)
 
 
 def _kept_choices(observed: Observed) -> Iterator[str]:
@@ -198,7 +197,8 @@ def _child_steps(
     observed: Observed, wanted: Target, secret_refusals: Mapping[str, Refusal]
 ) -> tuple[list[Step], dict[ChildKey, Refusal]]:
     steps: list[Step] = []
-    refusals: dict[ChildKey, Refusal] = {}
+    course = rollout.course(observed, wanted.children)
+    refusals: dict[ChildKey, Refusal] = {**course.kept, **course.held}
     for child in wanted.children:
         there = observed.children.get(child.key)
         own = _refusal(child, there, observed)
@@ -207,13 +207,19 @@ def _child_steps(
         blocked = own is not None or any(name in secret_refusals for name in child.secrets)
         if blocked or (there is not None and there.deleting):
             continue
-        if not (child.once and _is_finished_with(child, there)):
-            steps += _apply(child, there, observed.owner)
-        scale, held = _scale(child, there, observed)
-        steps += scale
+        stays = child.key in course.held or (child.once and _is_finished_with(child, there))
+        applies = [] if stays else _apply(child, there, observed.owner)
+        replicas = course.replicas.get(child.key, child.replicas)
+        scales, held = _scale(child, replicas, there, observed)
+        # A pod more comes before the template that ends one.
+        steps += [*scales, *applies] if _grows(there, replicas) else [*applies, *scales]
         if held is not None:
             refusals[child.key] = held
     return steps, refusals
+
+
+def _grows(there: Child | None, replicas: int | None) -> bool:
+    return there is not None and there.replicas is not None and there.replicas < (replicas or 0)
 
 
 def _is_finished_with(child: Outline, there: Child | None) -> bool:
@@ -250,10 +256,9 @@ def _apply(child: Outline, there: Child | None, owner: Owner) -> list[Step]:
 
 
 def _scale(
-    child: Outline, there: Child | None, observed: Observed
+    child: Outline, replicas: int | None, there: Child | None, observed: Observed
 ) -> tuple[list[Step], Refusal | None]:
     kind, name = child.key
-    replicas = child.replicas
     if replicas is None:
         return [], None
     if there is None:
@@ -267,7 +272,9 @@ def _scale(
     return [Scale(child.rank, kind, name, replicas, SCALED, there.uid)], None
 
 
-def _deletes(observed: Observed, wanted: Target) -> tuple[list[Step], dict[ChildKey, Refusal]]:
+def _deletes(
+    observed: Observed, wanted: Target, now_s: float
+) -> tuple[list[Step], dict[ChildKey, Refusal]]:
     keys = {child.key for child in wanted.children}
     surplus = [
         there
@@ -277,7 +284,7 @@ def _deletes(observed: Observed, wanted: Target) -> tuple[list[Step], dict[Child
         and there.owner_uid == observed.owner.uid
         and not there.deleting
     ]
-    found = {one.key: _stays(one, observed, wanted) for one in surplus}
+    found = {one.key: _stays(one, observed, wanted, now_s) for one in surplus}
     steps: list[Step] = [
         Delete(Rank.PRUNE, one.kind, one.name, one.uid, NOT_WANTED)
         for one in surplus
@@ -286,10 +293,11 @@ def _deletes(observed: Observed, wanted: Target) -> tuple[list[Step], dict[Child
     return steps, {key: refusal for key, refusal in found.items() if refusal is not None}
 
 
-def _stays(there: Child, observed: Observed, wanted: Target) -> Refusal | None:
+def _stays(there: Child, observed: Observed, wanted: Target, now_s: float) -> Refusal | None:
     """Return why a child that the spec no longer asks for is not removed yet."""
-    component = there.labels.get(names.LABEL_COMPONENT, "")
+    component = there.component
     held = safety.cache_is_settled(observed)
+    held = held or rollout.shard_still_owns_slots(there, observed, now_s)
     if held is not None or there.kind != "Deployment" or progress.tier_of(component) != INFERENCE:
         return held
     staying = {

@@ -66,7 +66,8 @@ class Finding:
 class Picture:
     """What the status is made from: the facts, the children as they shall be, and what was held.
 
-    `refusals` holds what blocked a child, `secret_refusals` what blocked the pods of a Secret.
+    `refusals` holds what blocked a child, `secret_refusals` what blocked the pods of a Secret,
+    `no_step` what keeps the release that runs.
     `acknowledged` maps a role to the hash that its processes shall report.
     """
 
@@ -76,6 +77,7 @@ class Picture:
     children: tuple[Outline, ...]
     refusals: Mapping[ChildKey, Refusal]
     secret_refusals: Mapping[str, Refusal]
+    no_step: Refusal | None
     acknowledged: Mapping[str, str]
     self_test: str
 
@@ -145,6 +147,8 @@ def findings(picture: Picture, tier: str, *, was_ready: bool) -> list[Finding]:
 def shared(picture: Picture) -> list[Finding]:
     """Return what holds back the children that no tier owns, and changes not written yet."""
     found = list(_refused(picture, None))
+    if picture.no_step is not None:
+        found.append(Finding(picture.no_step.reason, picture.no_step.message))
     for child in picture.children:
         there = picture.observed.children.get(child.key)
         if there is None or child.once or child.key in picture.refusals:
@@ -204,7 +208,8 @@ def _lag(child: Outline, there: Child | None, *, serves: bool) -> Iterator[Findi
     changing = there.applied != child.applied
     unseen = there.observed_generation < there.generation
     if changing or there.current > there.updated:
-        message = f"{kind} {name}: {there.updated} of {wanted} pods run the current template"
+        done = 0 if changing else there.updated
+        message = f"{kind} {name}: {done} of {wanted} pods run the current template"
         yield Finding(Reason.ROLLING_OUT, message)
     elif unseen or there.ready < wanted or there.replicas != wanted:
         message = f"{kind} {name}: {there.ready} of {wanted} pods are ready"

@@ -103,6 +103,8 @@ ENDPOINT = {
 #: pods where no tier states its own.
 OBJECTS: tuple[dict[str, Any], ...] = (
     {
+        "version": "0.1",
+        "image": {"repository": "registry.example/runtime", "pullPolicy": "Always"},
         "deletionPolicy": "Retain",
         "api": {"scaling": {"minReplicas": 2}, "pod": TIER_POD},
         "ingest": {
@@ -148,6 +150,7 @@ OBJECTS: tuple[dict[str, Any], ...] = (
         "selfTest": "OnChange",
     },
     {
+        "image": {"digest": f"sha256:{'0' * 64}"},
         "inference": {
             "model": "smollm2:135m",
             "external": {
@@ -178,6 +181,7 @@ ROLLED: dict[Edit, set[str]] = {
     Edit.ROLLS_INFERENCE_AND_API: {"api", "inference"},
     Edit.ROLLS_INGEST_AND_API: {"api", "ingest"},
     Edit.ROLLS_DATABASE: {"database"},
+    Edit.ROLLS_RUNTIME: {"api", "shard", "ingest", "inference", "migrate"},
     Edit.ROLLS_DATABASE_USERS: {"api", "shard", "ingest", "inference", "migrate"},
     Edit.ROLLS_EVERY_TIER: {"api", "shard", "ingest", "inference", "database", "store", "migrate"},
 }
@@ -237,7 +241,8 @@ def _other(node: dict[str, Any], value: Any) -> Any:
     if isinstance(value, int):
         upper = node.get("maximum", INT32_MAX)
         return not value if isinstance(value, bool) else value + (-1 if value == upper else 1)
-    endings = {"500m": "600m", "Gi": "30Gi", "Mi": "60Mi", "/": f"{value}b/", "": f"{value}x"}
+    endings = {"500m": "600m", "Gi": "30Gi", "Mi": "60Mi", "/": f"{value}b/"}
+    endings |= {"0.1": "0.2", "000": f"{value[:-1]}1", "": f"{value}x"}
     return next(other for end, other in endings.items() if str(value).endswith(end))
 
 

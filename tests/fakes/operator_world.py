@@ -126,6 +126,7 @@ def child_of(desired: Json, uid: str, before: Child | None = None) -> Child:
     return replace(
         base,
         applied=annotations.get(names.ANNOTATION_APPLIED, ""),
+        template=annotations.get(names.ANNOTATION_TEMPLATE, ""),
         owner_uid=references[0]["uid"] if references else "",
         cluster_uid=annotations.get(names.ANNOTATION_CLUSTER_UID, ""),
         retained_from=metadata["labels"].get(names.LABEL_RETAINED_FROM, ""),
@@ -353,6 +354,10 @@ class World:
         """Take the object all the way to `Ready`."""
         self.created().rolled_out().reporting().execute()
         assert self.condition("Ready")["status"] == "True", self.status
+        return self
+
+    def later(self, seconds: float) -> World:
+        self.now_s += seconds
         return self
 
     def edited(self, spec: Json) -> World:

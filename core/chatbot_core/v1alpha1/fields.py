@@ -24,6 +24,7 @@ class Edit(StrEnum):
     ROLLS_INFERENCE_AND_API = "rolls inference and API"
     ROLLS_INGEST_AND_API = "rolls ingest and API"
     ROLLS_DATABASE = "rolls the managed database"
+    ROLLS_RUNTIME = "rolls every tier of the runtime"
     ROLLS_DATABASE_USERS = "rolls every tier that uses the database"
     ROLLS_EVERY_TIER = "rolls every tier"
     NEW_DATA_ONLY = "new data only"

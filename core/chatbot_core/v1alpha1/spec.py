@@ -17,6 +17,7 @@ from chatbot_core.v1alpha1.fields import (
 )
 from chatbot_core.v1alpha1.inference import Inference
 from chatbot_core.v1alpha1.pods import ClusterPod, TierPod
+from chatbot_core.v1alpha1.release import RuntimeImage, Version
 from chatbot_core.v1alpha1.scaling import ApiScaling, Scaling
 from chatbot_core.v1alpha1.storage import Claim, Database, Documents, ScratchStorage
 
@@ -119,6 +120,12 @@ class Access(Object):
 class ChatbotClusterSpec(Object):
     """Everything that a person states about a document-chat service."""
 
+    version: Version | None = stated(
+        Edit.ROLLS_RUNTIME,
+        "Release of the runtime, like 0.3; unset keeps the one that runs.",
+        default=None,
+    )
+    image: RuntimeImage | None = None
     deletion_policy: Literal["Retain", "Delete"] = stated(
         Edit.LIVE,
         "Retain keeps claims and the Secrets that open them when the object goes; Delete does not.",

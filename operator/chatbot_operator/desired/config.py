@@ -189,7 +189,7 @@ def config_map(ctx: Context, config: RuntimeConfig) -> Json:
         "metadata": context.owned(ctx, names.config_map(ctx.cluster), Component.CONFIG),
         "data": {
             names.CONFIG_KEY: config.to_json(),
-            names.CHOICE_KEY: ctx.choice.model_dump_json(),
+            names.CHOICE_KEY: ctx.choice.to_json(),
         },
     }
 
@@ -199,7 +199,7 @@ def service_account(ctx: Context) -> Json:
     metadata = context.owned(ctx, names.service_account(ctx.cluster), Component.CONFIG)
     annotations = {
         **stated.service_account_annotations(ctx.spec),
-        names.ANNOTATION_CHOICE: ctx.choice.model_dump_json(),
+        names.ANNOTATION_CHOICE: ctx.choice.to_json(),
     }
     return {
         "apiVersion": "v1",

@@ -6,17 +6,16 @@ the spec and on the `Choice` only, never on the operator that runs now.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from chatbot_core import names
 from chatbot_core.runtime_config import Boot, digest
 from chatbot_core.v1alpha1 import ChatbotClusterSpec
-from chatbot_operator.model import ChildKey, Json, OperatorSettings
+from chatbot_core.v1alpha1.release import Version
+from chatbot_operator.model import ChildKey, Json
 
 
 class Rank(IntEnum):
@@ -37,17 +36,28 @@ class Rank(IntEnum):
 class Choice(BaseModel):
     """Version and images of one object, chosen at first sight and kept in its ConfigMap.
 
-    The ServiceAccount carries a copy: an operator of another version that heals a deleted or
-    edited ConfigMap would otherwise choose anew, and roll every pod.
+    `runtime` is the operator's image of the version; `image` the one that runs, where `spec.image`
+    names another. The ServiceAccount carries a copy: an operator of another version that heals a
+    deleted or edited ConfigMap would otherwise choose anew, and roll every pod.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    version: str
+    version: Version
     runtime: str
     database: str
     store: str
     ollama: str
+    image: str = ""
+
+    @property
+    def running(self) -> str:
+        """Return the image of every role of the runtime."""
+        return self.image or self.runtime
+
+    def to_json(self) -> str:
+        """Return it as it is kept."""
+        return self.model_dump_json(exclude_defaults=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,26 +98,15 @@ class Context:
     boot: Boot
     pull_policy: str
 
+    @property
+    def runtime_pull_policy(self) -> str:
+        """Return when nodes pull the image of the runtime."""
+        stated = self.spec.image and self.spec.image.pull_policy
+        return stated or self.pull_policy
+
     def host(self, service: str) -> str:
         """Return the name under which a Service of this object resolves in the cluster."""
         return f"{service}.{self.namespace}.svc"
-
-
-def choice_of(copies: Iterable[str], settings: OperatorSettings) -> Choice:
-    """Return the first kept choice that can be read; for a new object the operator's own.
-
-    A copy that no choice can be read from counts as none: the write that follows heals it.
-    """
-    for copy in copies:
-        with contextlib.suppress(ValidationError):
-            return Choice.model_validate_json(copy)
-    return Choice(
-        version=settings.runtime_version,
-        runtime=settings.runtime_image,
-        database=settings.database_image,
-        store=settings.store_image,
-        ollama=settings.ollama_image,
-    )
 
 
 def selector(ctx: Context, component: str) -> dict[str, str]:
@@ -176,10 +175,29 @@ def sealed(desired: Json) -> Json:
     return {**desired, "metadata": {**metadata, "annotations": annotations}}
 
 
+def marked(workload: Json) -> Json:
+    """Return a workload with the annotation that holds the hash of its pod template."""
+    metadata = workload["metadata"]
+    annotations = {
+        **metadata.get("annotations", {}),
+        names.ANNOTATION_TEMPLATE: digest(workload["spec"]["template"]),
+    }
+    return {**workload, "metadata": {**metadata, "annotations": annotations}}
+
+
 def applied_hash(desired: Json) -> str:
     """Return the hash that a sealed object carries."""
     value: str = desired["metadata"]["annotations"][names.ANNOTATION_APPLIED]
     return value
+
+
+def unmarked_hash(sealed_workload: Json) -> str:
+    """Return what the hash of a sealed workload would be without the mark of its template."""
+    metadata = dict(sealed_workload["metadata"])
+    marks = {names.ANNOTATION_APPLIED, names.ANNOTATION_TEMPLATE}
+    rest = {key: value for key, value in metadata.pop("annotations").items() if key not in marks}
+    metadata |= {"annotations": rest} if rest else {}
+    return digest({**sealed_workload, "metadata": metadata})
 
 
 def service(ctx: Context, name: str, component: str, ports: dict[str, tuple[int, int]]) -> Json:

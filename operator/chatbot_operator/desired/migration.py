@@ -22,7 +22,7 @@ def name(ctx: Context) -> str:
     """Return the Job's name, made from image, boot section and the database it speaks to."""
     external = ctx.spec.database.external
     inputs: dict[str, Any] = {
-        "image": ctx.choice.runtime,
+        "image": ctx.choice.running,
         "boot": pods.boot_of(ctx, Role.MIGRATE),
         "database": None if external is None else external.model_dump(mode="json"),
         # A Job that finds no node is replaced when the settings of its pod are.

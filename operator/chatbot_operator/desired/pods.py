@@ -161,8 +161,8 @@ def runtime_container(ctx: Context, one: RuntimeContainer) -> Json:
     ports = (*one.ports, ("internal", names.PORT_INTERNAL))
     return {
         "name": one.role.value,
-        "image": ctx.choice.runtime,
-        "imagePullPolicy": ctx.pull_policy,
+        "image": ctx.choice.running,
+        "imagePullPolicy": ctx.runtime_pull_policy,
         "command": [
             "chatbot-runtime",
             one.role.value,

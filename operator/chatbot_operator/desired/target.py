@@ -61,15 +61,18 @@ class Origin:
 class Outline:
     """One child as it shall be, as short as a comparison needs it; `object` builds the rest.
 
-    `applied` is the hash that its annotation carries, `component` its label, `storage` the size
-    that a claim asks for ("" = no claim); the others are those of its `Desired`.
+    `applied` and `template` are the hashes that its annotations carry (`template` "" = it has no
+    pods), `component` and `version` its labels, `storage` the size that a claim asks for ("" = no
+    claim); the others are those of its `Desired`.
     """
 
     origin: Origin = field(repr=False)
     key: ChildKey
     rank: Rank
     applied: str
+    template: str
     component: str
+    version: str
     storage: str
     replicas: int | None
     secrets: tuple[str, ...]
@@ -79,6 +82,11 @@ class Outline:
     def object(self) -> Json:
         """Return the whole object, with its annotation."""
         return _whole(self.origin).objects[self.key]
+
+    @property
+    def applied_unmarked(self) -> str:
+        """Return what an operator that did not note the template's hash would have applied."""
+        return context.unmarked_hash(self.object)
 
     def is_owned(self, managed: str | None) -> bool:
         """Return whether nobody else took a leaf of it, by the JSON of our own `fieldsV1`."""
@@ -178,7 +186,9 @@ def _outline(origin: Origin, one: Desired) -> Outline:
         key=one.key,
         rank=one.rank,
         applied=context.applied_hash(one.object),
+        template=one.object["metadata"].get("annotations", {}).get(names.ANNOTATION_TEMPLATE, ""),
         component=labels[names.LABEL_COMPONENT],
+        version=labels.get(names.LABEL_VERSION, ""),
         storage=one.object["spec"]["resources"]["requests"]["storage"] if claims else "",
         replicas=one.replicas,
         secrets=one.secrets,
@@ -209,7 +219,8 @@ def _whole(origin: Origin) -> _Whole:
 
 
 def _sealed(one: Desired) -> Desired:
-    return Desired(one.rank, context.sealed(one.object), one.replicas, one.secrets, one.once)
+    marked = one.object if one.replicas is None else context.marked(one.object)
+    return Desired(one.rank, context.sealed(marked), one.replicas, one.secrets, one.once)
 
 
 @lru_cache(_VERDICTS)
