@@ -65,12 +65,16 @@ class Limited(Busy):
 
 
 class Unavailable(ChatbotError):
-    """An outside world (database, shard, Ollama, S3, Kubernetes) gave no usable answer."""
+    """An outside world (database, shard, Ollama, S3, Kubernetes) gave no usable answer.
 
-    def __init__(self, what: str, reason: str = "", retry_after_s: float = 1.0) -> None:
+    ``named_wait_s`` is the wait that it asked for, 0 where it named none.
+    """
+
+    def __init__(self, what: str, reason: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(f"{what} is unavailable" + (f": {reason}" if reason else ""))
         self.what = what
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = 1.0 if retry_after_s is None else retry_after_s
+        self.named_wait_s = retry_after_s or 0.0
 
 
 class Bug(ChatbotError):

@@ -69,16 +69,14 @@ async def retry(
 ) -> T:
     """Return what `attempt` returns, trying again on Unavailable until the deadline.
 
-    An `Unavailable` that names a longer wait is obeyed. Raises the last Unavailable.
+    A longer wait that the world named is obeyed. Raises the last Unavailable.
     """
     tries = 0
     while True:
         try:
             return await attempt()
         except Unavailable as error:
-            wait_s = max(backoff.wait_s(tries, clockwork.random()), 0.0)
-            if error.retry_after_s > 1.0:
-                wait_s = max(wait_s, error.retry_after_s)
+            wait_s = max(backoff.wait_s(tries, clockwork.random()), error.named_wait_s)
             if clockwork.now_s() + wait_s >= deadline.at_s:
                 raise
             await clockwork.sleep(wait_s)

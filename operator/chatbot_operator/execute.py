@@ -356,7 +356,8 @@ class _Pass:
             answer = await self.shell.kube.apply_status(self._status_object(plan.status))
             if isinstance(answer, WriteRefused):
                 if answer.code in _STALE:
-                    raise OwnerGoneError
+                    # Only a look tells an object that is gone from a write that lost a race.
+                    await self._live_owner()
                 raise Unavailable("status", answer.message)
             self.shell.world.wrote_owner(answer)
             self.shell.world.memory(self.owner).status_written_at_s = self.shell.now_s()

@@ -293,13 +293,12 @@ class KubeClient:
         try:
             response = await self._send(request, timeout)
             text = await response.text()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, UnicodeDecodeError) as error:
             self._on_call(request.verb, request.kind, 0)
             raise Unavailable("Kubernetes API", _words(error)) from error
         self._on_call(request.verb, request.kind, response.status)
         if response.status < HTTPStatus.MULTIPLE_CHOICES:
-            answer: Object = json.loads(text)
-            return answer
+            return _object(text)
         if response.status in _REFUSALS or _UNKNOWN_FIELD in text:
             return _refused(response.status, text)
         raise Unavailable(
@@ -349,6 +348,16 @@ async def connect(
     return KubeClient(api, on_call, fence or Fence())
 
 
+def _object(text: str) -> Object:
+    try:
+        answer = json.loads(text)
+    except ValueError as error:
+        raise Unavailable("Kubernetes API", f"its answer is no JSON: {error}") from error
+    if not isinstance(answer, dict):
+        raise Unavailable("Kubernetes API", "its answer is no object")
+    return answer
+
+
 def _refused(status: int, text: str) -> WriteRefused:
     try:
         answer = json.loads(text)
@@ -378,11 +387,11 @@ def _raise_watch_error(status: int, text: str) -> None:
     raise Unavailable("Kubernetes API", f"watch ended with {status}")
 
 
-def _retry_after_s(headers: Mapping[str, str]) -> float:
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     try:
-        return max(1.0, float(headers.get("Retry-After", "1")))
-    except ValueError:
-        return 1.0
+        return float(headers["Retry-After"])
+    except (KeyError, ValueError):
+        return None
 
 
 def _words(error: BaseException) -> str:

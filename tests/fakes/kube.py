@@ -103,6 +103,8 @@ class FakeKube:
         ref = ref_of(obj)
         live = self.objects.get(ref)
         self._count("apply-status", ref)
+        if ref in self.refuse:
+            return self.refuse[ref]
         if live is None:
             return WriteRefused(404, "NotFound", f"{ref} not found")
         if obj["metadata"].get("uid", uid_of(live)) != uid_of(live):

@@ -38,11 +38,12 @@ async def test_an_unavailable_world_is_asked_again_with_growing_waits() -> None:
     assert time.waits_s == pytest.approx([0.1, 0.2, 0.4])
 
 
-async def test_a_longer_wait_that_the_world_names_is_obeyed() -> None:
+@pytest.mark.parametrize("named_s", [1.0, 5.0])
+async def test_a_longer_wait_that_the_world_names_is_obeyed(named_s: float) -> None:
     time = FakeTime()
-    attempt = Flaky([Unavailable("s3", retry_after_s=5.0)])
+    attempt = Flaky([Unavailable("s3", retry_after_s=named_s)])
     await retry(attempt, Deadline(200.0), time.clockwork())
-    assert time.waits_s == [5.0]
+    assert time.waits_s == [named_s]
 
 
 async def test_the_deadline_ends_it_before_a_wait_that_would_pass_it() -> None:

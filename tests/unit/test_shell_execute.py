@@ -275,6 +275,15 @@ def _key(ref: Ref) -> tuple[str, str]:
     return ref.kind, ref.name
 
 
+async def test_a_status_write_that_lost_a_race_does_not_forget_the_object(stage: Stage) -> None:
+    observed, plan = await stage.observed(), Plan(status={"observedGeneration": 1})
+    stage.kube.refuse[OWNER] = WriteRefused(409, "Conflict", "try again")
+    with pytest.raises(Unavailable):
+        await stage.execute(observed, plan)
+    del stage.kube.objects[OWNER]
+    assert (await stage.execute(observed, plan)).owner_gone
+
+
 OWNER = Ref(names.KIND, "ns", "chat")
 HOLD = SetFinalizer(0, "chat", present=True, reason="Promised")
 RELEASE = SetFinalizer(9, "chat", present=False, reason=LEFT_BEHIND, note="left behind: all")
