@@ -87,10 +87,19 @@ class RuntimeFacts:
         self._wake = wake
         self._facts: dict[OwnerKey, Fact[RuntimeStatus]] = {}
         self._failures: dict[OwnerKey, int] = {}
+        self._tags: dict[OwnerKey, tuple[str, str]] = {}
 
     def fact(self, owner: OwnerKey) -> Fact[RuntimeStatus]:
         """Return the last status and whether it is still known."""
         return self._facts.get(owner, Fact[RuntimeStatus].unknown())
+
+    def tag(self, owner: OwnerKey) -> tuple[str, str]:
+        """Return who gave the last answer and its tag, two empty texts before the first."""
+        return self._tags.get(owner, ("", ""))
+
+    def tagged(self, owner: OwnerKey, address: str, tag: str) -> None:
+        """Keep the tag of the answer that an address gave."""
+        self._tags[owner] = (address, tag)
 
     def answered(self, owner: OwnerKey, status: RuntimeStatus, at_s: float) -> bool:
         """Take an answer; return whether it is news, which also wakes the owner."""
@@ -114,6 +123,7 @@ class RuntimeFacts:
         """Drop everything about an owner."""
         self._facts.pop(owner, None)
         self._failures.pop(owner, None)
+        self._tags.pop(owner, None)
 
 
 def _same_secret(old: Secret | None, new: Secret | None) -> bool:

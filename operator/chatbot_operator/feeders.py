@@ -230,7 +230,6 @@ class StatusPoll:
     pods: Callable[[OwnerKey], Mapping[Ref, entries.PodEntry]]
     owner: Callable[[OwnerKey], Owner | None]
     now_s: Callable[[], float]
-    tags: dict[OwnerKey, tuple[str, str]] = field(default_factory=dict)
 
     async def fetch(self, key: OwnerKey) -> float:
         """Ask one object's runtime; return in how many seconds to ask again."""
@@ -249,13 +248,13 @@ class StatusPoll:
 
     async def _ask(self, key: OwnerKey, address: str, token: str) -> bool:
         last = self.facts.fact(key)
-        tagged_at, tag = self.tags.get(key, ("", ""))
+        tagged_at, tag = self.facts.tag(key)
         usable = last.value is not None and tagged_at == address
         answer = await self.client.status(address, token, tag if usable else "")
         status = answer.status or last.value
         if status is None:
             raise Unavailable("runtime", "it answered 304 to a first question")
-        self.tags[key] = (address, answer.etag)
+        self.facts.tagged(key, address, answer.etag)
         return self.facts.answered(key, status, self.now_s())
 
 
