@@ -52,6 +52,7 @@ class Reason(StrEnum):
     IMAGE_NOT_PULLABLE = "ImageNotPullable"
     POD_CRASHING = "PodCrashing"
     POD_UNSCHEDULABLE = "PodUnschedulable"
+    PODS_REFUSED = "PodsRefused"
     FOREIGN_OBJECT = "ForeignObject"
     WAITING_FOR_CLEANUP = "WaitingForCleanup"
     VERSION_STEP_TOO_LARGE = "VersionStepTooLarge"
@@ -62,6 +63,7 @@ class Reason(StrEnum):
     VOLUME_CANNOT_SHRINK = "VolumeCannotShrink"
     WRITE_REFUSED = "WriteRefused"
     AUTOSCALER_FOUND = "AutoscalerFound"
+    DRAINING = "Draining"
     ERASING = "Erasing"
     ERASE_FAILED = "EraseFailed"
     ERASE_OVERDUE = "EraseOverdue"
@@ -91,6 +93,7 @@ SENTENCES: Final[dict[Reason, str]] = {
     Reason.IMAGE_NOT_PULLABLE: "A pod's image cannot be pulled; check name and credentials.",
     Reason.POD_CRASHING: "A container ends again and again; read its log.",
     Reason.POD_UNSCHEDULABLE: "No node has room for a pod; the message says what lacks.",
+    Reason.PODS_REFUSED: "The API server lets no more pods be made; the message quotes it.",
     Reason.FOREIGN_OBJECT: "A child's name is taken by an object that is not ours; remove it.",
     Reason.WAITING_FOR_CLEANUP: "Children of a deleted object of this name are being removed.",
     Reason.VERSION_STEP_TOO_LARGE: "spec.version skips a minor release; go there one by one.",
@@ -101,6 +104,7 @@ SENTENCES: Final[dict[Reason, str]] = {
     Reason.VOLUME_CANNOT_SHRINK: "A claim is larger than the spec says; state its size or more.",
     Reason.WRITE_REFUSED: "The API server refused a write; the message quotes it.",
     Reason.AUTOSCALER_FOUND: "Somebody else scales a child; the message names who. Delete that.",
+    Reason.DRAINING: "The object is being deleted; what writes ends before anything is erased.",
     Reason.ERASING: "The object is being deleted; what it left outside is being erased.",
     Reason.ERASE_FAILED: "The erase Job failed; the message names why and what is left.",
     Reason.ERASE_OVERDUE: "Nothing was erased in time; the message names what is left.",
@@ -118,6 +122,7 @@ STALLING: Final = frozenset(
         Reason.IMAGE_NOT_PULLABLE,
         Reason.POD_CRASHING,
         Reason.POD_UNSCHEDULABLE,
+        Reason.PODS_REFUSED,
         Reason.FOREIGN_OBJECT,
         Reason.VERSION_STEP_TOO_LARGE,
         Reason.DATA_NEWER_THAN_VERSION,

@@ -173,8 +173,11 @@ def _workload(spec: Json, status: Json) -> Mapping[str, Any]:
         "available": "availableReplicas",
         "unavailable": "unavailableReplicas",
     }
+    failures = (one for one in status.get("conditions") or () if one["type"] == "ReplicaFailure")
+    refused: Json = next((one for one in failures if one["status"] == "True"), {})
     return {
         "replicas": spec.get("replicas"),
+        "pods_refused": str(refused.get("message") or ""),
         **{ours: int(status.get(theirs) or 0) for ours, theirs in counts.items()},
     }
 

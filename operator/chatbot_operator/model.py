@@ -72,6 +72,8 @@ class Child:
     updated: int = 0
     available: int = 0
     unavailable: int = 0
+    # Deployment: why no more pods can be made (condition ReplicaFailure).
+    pods_refused: str = ""
     # Job: `failed` counts pods; `job_failed` is the condition Failed (no more tries).
     succeeded: int = 0
     failed: int = 0

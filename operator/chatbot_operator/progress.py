@@ -205,6 +205,9 @@ def _lag(child: Outline, there: Child | None, *, serves: bool) -> Iterator[Findi
     if there is None:
         yield Finding(Reason.WAITING_FOR_PODS, f"{kind} {name} is not there yet")
         return
+    if there.pods_refused and there.ready < wanted:
+        message = f"{kind} {name}: {there.pods_refused}"
+        yield Finding(Reason.PODS_REFUSED, message, blocks=not serves)
     changing = there.applied != child.applied
     unseen = there.observed_generation < there.generation
     if changing or there.current > there.updated:

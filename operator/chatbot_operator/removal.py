@@ -153,7 +153,7 @@ def _draining(observed: Observed, writers: list[Child], pods: list[Pod]) -> End:
     )
     still = [f"pod {one.name}" for one in pods] or [f"{one.kind} {one.name}" for one in ordered]
     message = f"waiting for the end of what writes: {progress.some(still)}"
-    return End(Finding(Reason.ERASING, message), deletes)
+    return End(Finding(Reason.DRAINING, message), deletes)
 
 
 def _erasing(
@@ -169,6 +169,9 @@ def _erasing(
     )
     what = erase.targets(ctx)
     pods = [one for one in observed.pods if one.component == Component.ERASE]
+    foreign = safety.foreign_object_not_ours(job, observed.owner) if job else None
+    if foreign is not None:
+        return End(Finding(foreign.reason, foreign.message), needs=needs)
     if job is not None and job.job_failed:
         said = next((one.message.strip() for one in pods if one.message), "read its log")
         message = f"Job {name}: {said.splitlines()[-1]}; delete it to try again; left: {what}"

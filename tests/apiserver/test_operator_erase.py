@@ -66,6 +66,13 @@ async def reason(admin: Admin, namespace: str) -> str:
     return str(conditions["Ready"]["reason"])
 
 
+async def until_reason(admin: Admin, namespace: str, wanted: str) -> None:
+    async def said() -> bool:
+        return await reason(admin, namespace) == wanted
+
+    await until(said, f"Ready says {wanted}", 90)
+
+
 async def until_gone(admin: Admin, namespace: str) -> None:
     async def gone() -> bool:
         return await admin.get(cluster_ref(namespace)) is None
@@ -107,7 +114,7 @@ async def test_what_writes_goes_first_then_the_job_erases_then_nothing_is_left(
         kept = await ours(admin, namespace)
         assert {"Job/chat-erase", "ConfigMap/chat-config", "ServiceAccount/chat-runtime"} <= kept
         assert not {one for one in kept if one.startswith(("Deployment/", "StatefulSet/chat-s"))}
-        assert await reason(admin, namespace) == "Erasing"
+        await until_reason(admin, namespace, "Erasing")
         if cascade == "Background":
             steps = [one for one in running.writes() if not one.endswith(" status")]
             assert steps[0] == "delete deployments chat-api"
@@ -132,11 +139,7 @@ async def test_an_edit_to_retain_ends_an_erase_that_hangs_and_keeps_the_data(
         await admin.delete(Ref("Secret", namespace, "s3"))
         await admin.delete(cluster_ref(namespace))
         await until_job(admin, namespace)
-
-        async def named() -> bool:
-            return await reason(admin, namespace) == "WaitingForSecret"
-
-        await until(named, "the missing Secret is named", 30)
+        await until_reason(admin, namespace, "WaitingForSecret")
         await admin.patch(cluster_ref(namespace), {"spec": {"deletionPolicy": "Retain"}})
         await until_gone(admin, namespace)
 

@@ -364,6 +364,12 @@ class World:
         self.spec, self.generation = spec, self.generation + 1
         return self
 
+    def execute_and_read(self, kind: str) -> str:
+        """Return the message of a condition after one more pass."""
+        self.execute()
+        message: str = self.condition(kind)["message"]
+        return message
+
     def deleted(self) -> World:
         self.deleting, self.deleting_since_s = True, self.now_s
         return self
