@@ -112,31 +112,38 @@ async def _bench(server: LoopbackServer, size: Size) -> AsyncIterator[Bench]:
 
 
 async def measure(server: LoopbackServer, size: Size) -> Bench:
-    """Return the run with its figures."""
+    """Return the run with its figures; a phase that fails ends it and is named in `trouble`."""
     async with _bench(server, size) as bench:
-        bench.subject.start()
-        await phases.ready(bench.subject)
-        _say(f"creating {size.clusters} objects")
-        await phases.create(bench)
-        _say(f"editing {size.edits} times")
-        await phases.edit(bench, size.edits)
-        _say(f"doing nothing for {size.idle_s:.0f} s")
-        await phases.idle(bench, size.idle_s)
-        if size.traffic_s:
-            _say(f"traffic for {size.traffic_s:.0f} s")
-            await phases.traffic(bench, size.traffic_s)
-        await phases.compare(bench)
-        _say("killing and starting the operator")
-        await phases.restart(bench)
-        _say("planning for a hundred shards")
-        await hundred.measure(bench)
-        if size.traffic_s:
-            _say("ending leaders")
-            await failover.measure(bench)
+        try:
+            await _phases(bench, size)
+        except (TimeoutError, RuntimeError) as error:
+            bench.trouble = str(error)
         bench.subject.stop()
         bench.figures["rss_peak_mb"] = bench.subject.peak_kb / 1000
         bench.figures["clusters"] = size.clusters
         return bench
+
+
+async def _phases(bench: Bench, size: Size) -> None:
+    bench.subject.start()
+    await phases.ready(bench.subject)
+    _say(f"creating {size.clusters} objects")
+    await phases.create(bench)
+    _say(f"editing {size.edits} times")
+    await phases.edit(bench, size.edits)
+    _say(f"doing nothing for {size.idle_s:.0f} s")
+    await phases.idle(bench, size.idle_s)
+    if size.traffic_s:
+        _say(f"traffic for {size.traffic_s:.0f} s")
+        await phases.traffic(bench, size.traffic_s)
+    await phases.compare(bench)
+    _say("killing and starting the operator")
+    await phases.restart(bench)
+    _say("planning for a hundred shards")
+    await hundred.measure(bench)
+    if size.traffic_s:
+        _say("ending leaders")
+        await failover.measure(bench)
 
 
 def result(bench: Bench, size: Size) -> dict[str, Any]:
@@ -165,6 +172,7 @@ def result(bench: Bench, size: Size) -> dict[str, Any]:
             "idle_s": size.idle_s,
             "traffic_s": size.traffic_s,
             "commit": _commit(),
+            **({"ended_early": bench.trouble} if bench.trouble else {}),
         },
     }
 
@@ -192,9 +200,11 @@ def main() -> int:
     try:
         with _state() as state, operated.control_plane(state) as server:
             bench = asyncio.run(measure(server, size))
-    except (ClusterError, TimeoutError, RuntimeError) as error:
+    except ClusterError as error:
         sys.stderr.write(f"{error}\n")
-        return getattr(error, "exit_code", 1)
+        return error.exit_code
     answer = result(bench, size)
+    if bench.trouble:
+        sys.stderr.write(f"ended early: {bench.trouble}\n")
     sys.stdout.write(json.dumps(answer) + "\n")
-    return int(arguments.check and not all(answer["met"].values()))
+    return int(bool(bench.trouble) or (arguments.check and not all(answer["met"].values())))

@@ -81,9 +81,7 @@ class View:
             async with places:
                 await self.apply(key, wanted)
 
-        async with asyncio.TaskGroup() as group:
-            for key, wanted in wanted_of:
-                group.create_task(one(key, wanted))
+        await asyncio.gather(*(one(key, wanted) for key, wanted in wanted_of))
 
     async def delete(self, ref: Ref) -> None:
         """Delete a child as a careless hand does."""

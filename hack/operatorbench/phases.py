@@ -43,6 +43,7 @@ class Bench:
     keys: Sequence[OwnerKey]
     figures: Figures = field(default_factory=dict)
     calls: dict[str, Any] = field(default_factory=dict)
+    trouble: str = ""
 
     async def quiet(self, within_s: float) -> Reading:
         """Wait until no pass is due or running, and return the operator's metrics then."""
