@@ -105,8 +105,9 @@ def start() -> subprocess.Popen[str]:
 
 
 def plain_shell(*lines: str) -> str:
-    """Run lines in a shell that knows nothing but HOME and PATH."""
-    environment = {"HOME": os.environ["HOME"], "PATH": os.environ["PATH"]}
+    """Run lines in a shell that knows nothing but PATH and where a person's files are."""
+    known = {"HOME", "PATH", "XDG_CACHE_HOME", "XDG_STATE_HOME"}
+    environment = {name: value for name, value in os.environ.items() if name in known}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", "\n".join(lines)],
         env=environment,
