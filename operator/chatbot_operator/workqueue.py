@@ -18,7 +18,7 @@ from chatbot_core.retry import Backoff
 K = TypeVar("K", bound=Hashable)
 
 #: Passes at the same time: they mostly wait for the API server.
-CONCURRENCY: Final = 4
+CONCURRENCY: Final = 10
 #: Every key gets a pass at least this often, with a fifth of jitter.
 RESYNC_S: Final = 600.0
 
