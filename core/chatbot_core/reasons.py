@@ -69,6 +69,7 @@ class Reason(StrEnum):
     ERASE_OVERDUE = "EraseOverdue"
     NAMESPACE_TERMINATING = "NamespaceTerminating"
     STATUS_UNKNOWN = "StatusUnknown"
+    SUSPENDED = "Suspended"
 
 
 SENTENCES: Final[dict[Reason, str]] = {
@@ -109,6 +110,7 @@ SENTENCES: Final[dict[Reason, str]] = {
     Reason.ERASE_FAILED: "The erase Job failed; the message names why and what is left.",
     Reason.ERASE_OVERDUE: "Nothing was erased in time; the message names what is left.",
     Reason.NAMESPACE_TERMINATING: "The namespace is being deleted; nothing can be made in it.",
+    Reason.SUSPENDED: "spec.suspend is true: nothing but the status is written until it is false.",
     Reason.STATUS_UNKNOWN: "The runtime could not be asked; the last known state stands.",
 }
 
@@ -133,5 +135,6 @@ STALLING: Final = frozenset(
         Reason.ERASE_FAILED,
         Reason.ERASE_OVERDUE,
         Reason.NAMESPACE_TERMINATING,
+        Reason.SUSPENDED,
     }
 )

@@ -58,6 +58,11 @@ def own_key(obj: Object) -> OwnerKey:
     return str(obj["metadata"]["namespace"]), str(obj["metadata"]["name"])
 
 
+def operator_class(obj: Object) -> str:
+    """Return the class of operator that a ChatbotCluster asks for, "" where it states none."""
+    return str((obj.get("spec") or {}).get("operatorClass") or "")
+
+
 def owner(obj: Object) -> Owner:
     """Return what is kept of a ChatbotCluster."""
     meta = obj["metadata"]

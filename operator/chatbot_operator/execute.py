@@ -34,6 +34,7 @@ from chatbot_operator.model import (
     Scale,
     SetFinalizer,
     Step,
+    step_key,
 )
 from chatbot_operator.observe import World
 from chatbot_operator.plan import TAKEN_OVER
@@ -56,7 +57,7 @@ class Verdict(Enum):
 
 
 class OwnerGoneError(Exception):
-    """The ChatbotCluster was deleted or made anew: nothing may be written for it."""
+    """The ChatbotCluster was deleted, made anew or handed over: nothing is written for it."""
 
 
 @dataclass(slots=True)
@@ -126,7 +127,7 @@ class _Pass:
                 refused_rank = step.rank if refused_rank is None else refused_rank
 
     async def _step(self, step: Step) -> Verdict:
-        if _key(step) in self.failed:
+        if step_key(step) in self.failed:
             # A template that waits for one more pod must not go out without it.
             return Verdict.LEFT_OUT
         match step:
@@ -141,9 +142,9 @@ class _Pass:
             case SetFinalizer():
                 verdict = await self._set_finalizer(step)
         if verdict is Verdict.DONE:
-            self.succeeded.add(_key(step))
+            self.succeeded.add(step_key(step))
         if verdict is Verdict.REFUSED:
-            self.failed.add(_key(step))
+            self.failed.add(step_key(step))
         return verdict
 
     async def _apply(self, step: Apply) -> Verdict:
@@ -305,7 +306,8 @@ class _Pass:
             raise OwnerGoneError
         meta = live["metadata"]
         held = names.FINALIZER in (meta.get("finalizers") or ())
-        if "deletionTimestamp" in meta and not (self.owner.deleting and held):
+        going = "deletionTimestamp" in meta and not (self.owner.deleting and held)
+        if going or self.shell.world.own_key(live) is None:
             raise OwnerGoneError
         return live
 
@@ -340,7 +342,7 @@ class _Pass:
     def remember(self, steps: Sequence[Step]) -> None:
         """Keep what could not be done until it is done or no longer wanted."""
         memory = self.shell.world.memory(self.owner)
-        wanted = {_key(step) for step in steps}
+        wanted = {step_key(step) for step in steps}
         kept = {
             key: refusal
             for key, refusal in memory.refused.items()
@@ -376,15 +378,3 @@ class _Pass:
             },
             "status": status,
         }
-
-
-def _key(step: Step) -> ChildKey:
-    match step:
-        case Apply():
-            return str(step.object["kind"]), str(step.object["metadata"]["name"])
-        case CreateSecret():
-            return "Secret", step.name
-        case Scale() | Delete():
-            return step.kind, step.name
-        case SetFinalizer():
-            return names.KIND, step.name

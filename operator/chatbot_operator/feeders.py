@@ -291,6 +291,10 @@ def autoscaler_feed(kind: str, namespace: str, store: Store[Ref, Autoscaler]) ->
     return Feed(kind, namespace, "", store, entries.autoscaler, entries.target_of, optional=True)
 
 
-def owner_feed(namespace: str, store: Store[Ref, Owner]) -> Feed[Owner]:
-    """Return the feed of the ChatbotClusters themselves."""
-    return Feed(names.KIND, namespace, "", store, entries.owner, entries.own_key)
+def owner_feed(
+    namespace: str,
+    store: Store[Ref, Owner],
+    owner_of: Callable[[Object], OwnerKey | None] = entries.own_key,
+) -> Feed[Owner]:
+    """Return the feed of the ChatbotClusters themselves; `owner_of` is None for another's."""
+    return Feed(names.KIND, namespace, "", store, entries.owner, owner_of)

@@ -42,10 +42,12 @@ def registry(world: World) -> kopf.OperatorRegistry:
         obj = dict(event["object"])
         ref = Ref(names.KIND, *entries.own_key(obj))
         version = int(version_of(obj))
-        if event["type"] == "DELETED":
+        own = world.own_key(obj)
+        if event["type"] == "DELETED" or own is None:
+            # Handed over to another operator: forgotten as if it were gone, its children kept.
             world.owners.vanished(ref, version)
         else:
-            entry = Entry(entries.owner(obj), entries.own_key(obj), version)
+            entry = Entry(entries.owner(obj), own, version)
             world.owners.seen(world.scope_of(ref), ref, entry)
 
     return handlers

@@ -58,6 +58,7 @@ class Process:
     log_level: str = "INFO"
     #: The Lease that decides which of several replicas writes; None = it is the only one.
     lease: Ref | None = None
+    operator_class: str = ""
 
 
 @dataclass(slots=True)
@@ -79,7 +80,8 @@ class Operator:
     def __post_init__(self) -> None:
         """Wire the parts: stores wake the queue, the queue runs the reconciler."""
         self.heartbeats = Heartbeats(time.monotonic)
-        self.world = World(self._wake, self.process.namespaces)
+        process = self.process
+        self.world = World(self._wake, process.namespaces, process.operator_class)
         secret_polls = Poller(feeders.SecretPoll(self.kube, self.world.secrets, time.time).fetch)
         status_polls = Poller(
             feeders.StatusPoll(
@@ -138,7 +140,7 @@ class Operator:
         clockwork = Clockwork(time.monotonic, asyncio.sleep, random.random)
         world, parts = self.world, list[Coroutine[Any, Any, None]]()
         for namespace in world.namespaces:
-            owners = feeders.owner_feed(namespace, world.owners)
+            owners = feeders.owner_feed(namespace, world.owners, world.own_key)
             parts.append(feeders.list_again(self.kube, owners, self.heartbeats, clockwork))
             pods = feeders.pod_feed(namespace, world.pods)
             parts.append(feeders.list_watch(self.kube, pods, self.heartbeats, clockwork))
@@ -200,7 +202,14 @@ def arguments(argv: Sequence[str], environment: dict[str, str]) -> Process:
         image_pull_policy=given.image_pull_policy,
     )
     namespaces = tuple(part.strip() for part in given.watch_namespaces.split(",") if part.strip())
-    return Process(settings, namespaces, given.port, given.log_level, given.leader_elect)
+    return Process(
+        settings,
+        namespaces,
+        given.port,
+        given.log_level,
+        given.leader_elect,
+        given.operator_class,
+    )
 
 
 def _lease(text: str) -> Ref | None:
@@ -220,6 +229,7 @@ _FLAGS: Final = (
     ("ollama-image", "localhost/chatbot-ollama:dev", "image of Ollama"),
     ("image-pull-policy", "IfNotPresent", "pull policy where the object names none"),
     ("watch-namespaces", "", "comma-separated; empty = the whole cluster"),
+    ("operator-class", "", "takes care of objects with this spec.operatorClass; empty = with none"),
     ("leader-elect", "", "NAMESPACE/NAME of the Lease of all replicas; empty = this one is alone"),
     ("port", str(PORT), "port of /livez, /readyz and /metrics"),
     ("log-level", "INFO", "DEBUG, INFO, WARNING or ERROR"),

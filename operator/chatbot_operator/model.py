@@ -300,6 +300,19 @@ class SetFinalizer:
 Step: TypeAlias = Apply | Scale | Delete | CreateSecret | SetFinalizer
 
 
+def step_key(step: Step) -> ChildKey:
+    """Return kind and name of what a step writes."""
+    match step:
+        case Apply():
+            return str(step.object["kind"]), str(step.object["metadata"]["name"])
+        case CreateSecret():
+            return "Secret", step.name
+        case Scale() | Delete():
+            return step.kind, step.name
+        case SetFinalizer():
+            return names.KIND, step.name
+
+
 @dataclass(frozen=True, slots=True)
 class WantedSecret:
     """A Secret to read by name: often while `awaited`, seldom otherwise."""

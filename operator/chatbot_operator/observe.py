@@ -38,7 +38,13 @@ class Memory:
 class World:
     """Everything the operator knows. `namespaces` empty = the whole cluster."""
 
-    def __init__(self, wake: Callable[[OwnerKey], None], namespaces: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        wake: Callable[[OwnerKey], None],
+        namespaces: tuple[str, ...] = (),
+        operator_class: str = "",
+    ) -> None:
+        self.operator_class = operator_class
         self.namespaces = namespaces or ("",)
         self.owners: Store[Ref, Owner] = Store(wake)
         self.children: Store[Ref, Child] = Store(wake, entries.same_child)
@@ -76,6 +82,11 @@ class World:
             owner = self.children.owner_of(Ref(kind, *target))
             if owner is not None:
                 self._wake(owner)
+
+    def own_key(self, obj: Object) -> OwnerKey | None:
+        """Return the key of a ChatbotCluster, None for one of another operator's class."""
+        ours = entries.operator_class(obj) == self.operator_class
+        return entries.own_key(obj) if ours else None
 
     def owner(self, key: OwnerKey) -> Owner | None:
         """Return the ChatbotCluster of a key, or None when there is none."""
@@ -117,18 +128,18 @@ class World:
             self.children.forget([ref])
 
     def wrote_owner(self, obj: Object) -> None:
-        """Take the answer to a status write."""
-        value = entries.owner(obj)
-        key = (value.namespace, value.name)
-        ref = Ref(names.KIND, *key)
-        self.owners.wrote(self.scope_of(ref), ref, Entry(value, key, int(version_of(obj))))
+        """Take the answer to a status write; where another operator took over, nothing is kept."""
+        key = self.own_key(obj)
+        if key is not None:
+            ref, value = Ref(names.KIND, *key), entries.owner(obj)
+            self.owners.wrote(self.scope_of(ref), ref, Entry(value, key, int(version_of(obj))))
 
-    def forget(self, key: OwnerKey) -> None:
-        """Drop everything that is kept beside the watches about an object that is gone."""
+    def forget(self, key: OwnerKey) -> bool:
+        """Drop what is kept beside the watches about an object; return whether any pass saw it."""
         self.owners.forget([Ref(names.KIND, *key)])
         self.secrets.forget(key)
         self.runtime.forget(key)
-        self._memories.pop(key, None)
+        return self._memories.pop(key, None) is not None
 
     def scope_of(self, ref: Ref) -> str:
         """Return the scope of the feeder that tells about an object."""

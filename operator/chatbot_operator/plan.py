@@ -6,8 +6,9 @@ with the same value; a fact that nobody has looked up yet holds the step and lea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Final
 
 from chatbot_core import names
@@ -71,6 +72,8 @@ def plan(observed: Observed, now_s: float) -> Plan:
     secret_steps = _secret_steps(observed, wanted, secret_refusals)
     child_steps, refusals = _child_steps(observed, wanted, secret_refusals)
     deletes, kept = _deletes(observed, wanted, now_s)
+    steps = _ranked(removal.finalizer_steps(wanted.ctx, owner), secret_steps, child_steps, deletes)
+    suspended = safety.writes_are_allowed(wanted.ctx.spec, steps)
     picture = Picture(
         observed=observed,
         now_s=now_s,
@@ -81,19 +84,16 @@ def plan(observed: Observed, now_s: float) -> Plan:
         no_step=no_step,
         acknowledged=wanted.acknowledged,
         self_test=wanted.self_test,
+        suspended=suspended,
     )
     written, wait_s = _status_of(picture)
     waits_s = [wait_s, *(progress.room_wait_s(pod, now_s) for pod in observed.pods)]
-    steps = [*removal.finalizer_steps(wanted.ctx, owner), *secret_steps, *child_steps, *deletes]
-    whole = [no_step] if no_step else []
     return Plan(
-        steps=tuple(sorted(steps, key=lambda one: one.rank)),
-        refusals=_distinct([*secret_refusals.values(), *picture.refusals.values(), *whole]),
+        steps=() if suspended else steps,
+        refusals=_refusals(picture),
         status=written,
         requeue_after_s=min(filter(None, waits_s), default=None),
-        wanted_secrets=tuple(
-            _wanted_secret(name, keys, observed) for name, keys in sorted(wanted.secrets.items())
-        ),
+        wanted_secrets=_wanted_secrets(wanted.secrets, observed),
     )
 
 
@@ -116,14 +116,14 @@ def _end(observed: Observed, wanted: Target, now_s: float) -> Plan:
         refusals=_distinct([*secret_refusals.values(), *refusals.values()]),
         status=written,
         requeue_after_s=min(filter(None, waits_s), default=None),
-        wanted_secrets=tuple(_wanted_secret(*one, observed) for one in sorted(outside.items())),
+        wanted_secrets=_wanted_secrets(outside, observed),
     )
 
 
 def _kept(observed: Observed, wanted: Target, release: Step) -> Plan:
     """Return the plan that takes the owner off what holds data or opens it, then releases."""
     opening = {one.name: one.keys for one, _ in wanted.generated if one.opens_data}
-    asked = tuple(_wanted_secret(*one, observed) for one in sorted(opening.items()))
+    asked = _wanted_secrets(opening, observed)
     if not all(_fact(observed, name).known for name in opening):
         return Plan(wanted_secrets=asked)
     refusals = _secret_refusals(observed, replace(wanted, secrets=opening))
@@ -157,9 +157,14 @@ def _fact(observed: Observed, name: str) -> Fact[Secret]:
     return observed.secrets.get(name) or Fact[Secret].unknown()
 
 
-def _wanted_secret(name: str, keys: frozenset[str], observed: Observed) -> WantedSecret:
-    found = _fact(observed, name).value
-    return WantedSecret(name, keys, awaited=found is None or not keys <= found.keys)
+def _wanted_secrets(
+    wanted: Mapping[str, frozenset[str]], observed: Observed
+) -> tuple[WantedSecret, ...]:
+    held = {name: fact.value for name, fact in observed.secrets.items() if fact.value}
+    return tuple(
+        WantedSecret(name, keys, awaited=name not in held or not keys <= held[name].keys)
+        for name, keys in sorted(wanted.items())
+    )
 
 
 def _secret_refusals(observed: Observed, wanted: Target) -> dict[str, Refusal]:
@@ -328,6 +333,15 @@ def _status_step(observed: Observed, new: Json, now_s: float) -> tuple[Json | No
     if wait_s is None:
         return None, None
     return (new, None) if wait_s == 0 else (None, wait_s)
+
+
+def _ranked(*steps: Iterable[Step]) -> tuple[Step, ...]:
+    return tuple(sorted(chain(*steps), key=lambda one: one.rank))
+
+
+def _refusals(picture: Picture) -> tuple[Refusal, ...]:
+    whole = [one for one in (picture.no_step, picture.suspended) if one]
+    return _distinct([*picture.secret_refusals.values(), *picture.refusals.values(), *whole])
 
 
 def _distinct(refusals: list[Refusal]) -> tuple[Refusal, ...]:

@@ -67,8 +67,8 @@ class Picture:
     """What the status is made from: the facts, the children as they shall be, and what was held.
 
     `refusals` holds what blocked a child, `secret_refusals` what blocked the pods of a Secret,
-    `no_step` what keeps the release that runs.
-    `acknowledged` maps a role to the hash that its processes shall report.
+    `no_step` what keeps the release that runs, `suspended` what holds back every write, None where
+    no write waits. `acknowledged` maps a role to the hash that its processes shall report.
     """
 
     observed: Observed
@@ -80,6 +80,7 @@ class Picture:
     no_step: Refusal | None
     acknowledged: Mapping[str, str]
     self_test: str
+    suspended: Refusal | None = None
 
     @property
     def runtime(self) -> RuntimeStatus | None:

@@ -71,7 +71,9 @@ class Reconciler:
 
     def _forget(self, key: OwnerKey) -> None:
         self.secret_polls.drop((key, secret.name) for secret in self.world.secrets.wanted(key))
-        self.world.forget(key)
+        if not self.world.forget(key):
+            # A child of an object that another operator takes care of has changed.
+            return
         self.status_polls.drop([key])
         self.telemetry.passes.labels("gone").inc()
         _log.info("object gone", extra={"namespace": key[0], "cluster": key[1]})

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from chatbot_core import names, quantity
 from chatbot_core.errors import Invalid
 from chatbot_core.reasons import Reason
 from chatbot_core.v1alpha1 import ChatbotClusterSpec
 from chatbot_core.v1alpha1.storage import Documents
-from chatbot_operator.model import Child, Fact, Observed, Owner, Refusal, Secret
+from chatbot_operator.model import (
+    Child,
+    Fact,
+    Observed,
+    Owner,
+    Refusal,
+    Secret,
+    Step,
+    step_key,
+)
 
 
 def foreign_object_not_ours(child: Child, owner: Owner) -> Refusal | None:
@@ -115,6 +124,19 @@ def secret_is_there(
     cure = "delete it to get a new one" if ours else "add them"
     message = f"Secret {name} lacks {', '.join(missing)}, or they are empty: {cure}"
     return Refusal("secret_is_there", Reason.SECRET_KEY_MISSING, message)
+
+
+def writes_are_allowed(spec: ChatbotClusterSpec, steps: Sequence[Step]) -> Refusal | None:
+    """Refuse every step of an object that is suspended; its status is written all the same."""
+    if not spec.suspend or not steps:
+        return None
+    first = steps[0]
+    kind, name = step_key(first)
+    message = (
+        f"spec.suspend is true and {len(steps)} writes wait, "
+        f"the first of them to {kind} {name} ({first.reason}): set it to false"
+    )
+    return Refusal("writes_are_allowed", Reason.SUSPENDED, message)
 
 
 def spec_is_consistent(spec: ChatbotClusterSpec) -> Refusal | None:

@@ -7,7 +7,7 @@ two never stand together, and both exist only while True.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -151,7 +151,16 @@ def verdicts(picture: Picture) -> list[Verdict]:
     stated.append(tested)
     if tested.status == "False":
         found.append(Finding(tested.reason, tested.message))
-    return [_ready(found), *stated, *_course(found), *_contested(picture.observed)]
+    if picture.suspended is not None:
+        found.append(Finding(Reason.SUSPENDED, picture.suspended.message, blocks=False))
+    ready = _suspended(_ready(found)) if picture.ctx.spec.suspend else _ready(found)
+    return [ready, *stated, *_course(found), *_contested(picture.observed)]
+
+
+def _suspended(ready: Verdict) -> Verdict:
+    """Return `Ready` with its status kept: what runs is left as it is, and that is all it says."""
+    message = f"spec.suspend is true, nothing is changed; {ready.message}"
+    return replace(ready, reason=Reason.SUSPENDED, message=message)
 
 
 def _contested(observed: Observed) -> list[Verdict]:

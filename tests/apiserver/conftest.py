@@ -67,11 +67,11 @@ def start_operator(
     """Return a context manager that runs an operator for the named namespaces."""
 
     @asynccontextmanager
-    async def start(*namespaces: str) -> AsyncIterator[Running]:
+    async def start(*namespaces: str, operator_class: str = "") -> AsyncIterator[Running]:
         monkeypatch.setenv("KUBECONFIG", str(operator_kubeconfig))
         telemetry, runtime, stop = Telemetry(), FakeRuntime(), asyncio.Event()
         kube = await connect(telemetry.on_call)
-        process = Process(SETTINGS, namespaces, port=0)
+        process = Process(SETTINGS, namespaces, port=0, operator_class=operator_class)
         operator = Operator(process, kube, runtime, plan, telemetry)
         life = asyncio.create_task(operator.run(stop))
         running = Running(operator, runtime, server, namespaces)

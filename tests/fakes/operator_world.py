@@ -69,8 +69,18 @@ _LIST_KEYS: Mapping[str, tuple[str, ...]] = {
     "env": ("name",),
     "volumeMounts": ("mountPath",),
     "ownerReferences": ("uid",),
+    "imagePullSecrets": ("name",),
+    "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
 }
-_ATOMIC_MAPS = frozenset({"selector", "fieldRef"})
+_ATOMIC_MAPS = frozenset(
+    {
+        "selector",
+        "fieldRef",
+        "nodeSelector",
+        "labelSelector",
+        "requiredDuringSchedulingIgnoredDuringExecution",
+    }
+)
 
 
 def managed_fields(desired: Json) -> Json:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fakes.operator_world import World
+from fakes.operator_world import World, without
 
 from chatbot_core import names
 from chatbot_core.reasons import Reason
@@ -104,6 +104,12 @@ def _refuse_new(world: World, argument: Json) -> None:
     world.refused[key] = Refusal(argument["name_of"], reason, argument["message"])
 
 
+def _lose(world: World, argument: Json) -> None:
+    """Let somebody take what is below a path of ours, as `managedFields` tells it."""
+    child = world.children[argument["kind"], argument["name"]]
+    world.change(*child.key, managed=without(child.managed, *argument["path"]))
+
+
 VERBS = {
     "refuse-new": _refuse_new,
     "autoscaler": lambda world, it: setattr(world, "autoscalers", (Autoscaler(**it),)),
@@ -121,6 +127,7 @@ VERBS = {
     "ready": lambda world, _: world.ready(),
     "execute": lambda world, _: world.execute(),
     "change": _change,
+    "lose": _lose,
     "add": _add,
     "edit": _edit,
     "operator": _operator,

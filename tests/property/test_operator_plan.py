@@ -64,6 +64,7 @@ def worlds(draw: st.DrawFn) -> World:
             world.change(*key, **{k: v for k, v in wrong.items() if k in chosen})
     world.pods = tuple(draw(st.lists(pods, max_size=2)))
     world.settled = draw(st.booleans())
+    world.spec = {**world.spec, "suspend": draw(st.booleans())}
     if draw(st.booleans()):
         world.runtime = Fact[RuntimeStatus].unknown()
     return world
@@ -161,6 +162,7 @@ def test_whatever_was_wrong_the_world_comes_to_rest_ready(world: World) -> None:
         if child.deleting or foreign is not None:
             del world.children[key]
     world.settled, world.pods = True, ()
+    world.spec = {**world.spec, "suspend": False}
     world.created()
     # Shards get a new template one after the other, each with a pod more meanwhile.
     for _ in range(3 * len(world.children)):
@@ -170,3 +172,13 @@ def test_whatever_was_wrong_the_world_comes_to_rest_ready(world: World) -> None:
     assert conditions(world.status)["Ready"]["status"] == "True"
     again = world.plan()
     assert (again.steps, again.refusals, again.status) == ((), (), None)
+
+
+@settings(max_examples=25, deadline=None)
+@given(worlds())
+def test_a_suspended_object_gets_no_step_and_says_so(world: World) -> None:
+    world.spec = {**world.spec, "suspend": True}
+    plan = world.read_secrets().plan()
+    assert plan.steps == ()
+    if plan.status is not None:
+        assert conditions(plan.status)["Ready"]["reason"] == "Suspended"

@@ -16,12 +16,17 @@ from chatbot_operator.telemetry import Telemetry
 
 
 def test_flags_win_over_the_environment_and_the_environment_over_defaults() -> None:
-    environment = {"RUNTIME_IMAGE": "env/runtime:1", "WATCH_NAMESPACES": "a, b"}
+    environment = {
+        "RUNTIME_IMAGE": "env/runtime:1",
+        "WATCH_NAMESPACES": "a, b",
+        "OPERATOR_CLASS": "blue",
+    }
     process = arguments(["--runtime-version=2", "--port", "0"], environment)
     assert process.settings.runtime_image == "env/runtime:1"
     assert process.settings.runtime_version == "2"
     assert process.settings.ollama_image == "localhost/chatbot-ollama:dev"
     assert (process.namespaces, process.port) == (("a", "b"), 0)
+    assert process.operator_class == "blue"
 
 
 @pytest.mark.parametrize(("silent_s", "expected"), [(1.0, 200), (181.0, 503)])

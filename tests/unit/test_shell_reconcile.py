@@ -82,3 +82,25 @@ async def test_an_object_that_is_gone_is_forgotten() -> None:
     assert await reconciler(kube, world).reconcile(KEY) is None
     assert world.owner(KEY) is None
     assert kube.objects == {}
+
+
+async def test_an_object_that_was_handed_over_is_forgotten_and_not_written() -> None:
+    blue = World(lambda key: None, operator_class="blue")
+    kube = FakeKube()
+    await kube.put_live(cluster("ns", operatorClass="blue"))
+    await list_once(kube, owner_feed("", blue.owners, blue.own_key))
+    assert blue.owner(KEY) is not None
+    # The edit is newer than what the watch has shown: the read before the first write tells.
+    await kube.put_live(cluster("ns"))
+    assert await reconciler(kube, blue).reconcile(KEY) is None
+    assert (blue.owner(KEY), set(kube.objects)) == (None, {cluster_ref("ns")})
+
+
+async def test_a_list_shows_the_objects_of_one_class_alone() -> None:
+    default, blue = World(lambda key: None), World(lambda key: None, operator_class="blue")
+    kube = FakeKube()
+    await kube.put_live(cluster("ns"))
+    await kube.put_live(cluster("ns", "other", operatorClass="blue"))
+    for world in (default, blue):
+        await list_once(kube, owner_feed("", world.owners, world.own_key))
+    assert (default.owners.owners(), blue.owners.owners()) == ((KEY,), (("ns", "other"),))

@@ -83,6 +83,10 @@ Quantity = Annotated[str, Field(pattern=quantity.PATTERN, max_length=20)]
 Subdomain = Annotated[
     str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", min_length=1, max_length=253)
 ]
+#: RFC 1123 label.
+Label = Annotated[
+    str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63)
+]
 SecretKey = Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", min_length=1, max_length=253)]
 Url = Annotated[str, Field(min_length=1, max_length=1024)]
 Image = Annotated[

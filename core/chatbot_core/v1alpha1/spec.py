@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from chatbot_core import names
 from chatbot_core.v1alpha1.fields import (
     Edit,
+    Label,
     Object,
     Quantity,
     Subdomain,
@@ -130,6 +131,16 @@ class ChatbotClusterSpec(Object):
         Edit.LIVE,
         "Retain keeps claims and the Secrets that open them when the object goes; Delete does not.",
         default="Retain",
+    )
+    suspend: bool = stated(
+        Edit.LIVE,
+        "True stops every write but the status; pods keep running, and deletion still works.",
+        default=False,
+    )
+    operator_class: Label | None = stated(
+        Edit.LIVE,
+        "Operator that takes care of this object, by its --operator-class; unset: the one without.",
+        default=None,
     )
     pod: ClusterPod | None = below(Edit.ROLLS_EVERY_TIER)
     api: Api = Api()
