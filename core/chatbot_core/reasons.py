@@ -101,7 +101,7 @@ SENTENCES: Final[dict[Reason, str]] = {
     Reason.DATA_NEWER_THAN_VERSION: "A newer release wrote the data; spec.version cannot read it.",
     Reason.NO_ROOM_FOR_SURGE: "No node has room for one more pod of a roll-out; nothing was ended.",
     Reason.WAITING_FOR_SLOTS: "A shard that is to go still owns slots; it goes when they moved.",
-    Reason.VOLUME_CANNOT_GROW: "A claim did not grow; check its class, or state its former size.",
+    Reason.VOLUME_CANNOT_GROW: "A claim did not grow; its storage class must allow it.",
     Reason.VOLUME_CANNOT_SHRINK: "A claim is larger than the spec says; state its size or more.",
     Reason.WRITE_REFUSED: "The API server refused a write; the message quotes it.",
     Reason.AUTOSCALER_FOUND: "Somebody else scales a child; the message names who. Delete that.",

@@ -159,6 +159,7 @@ def _of_kind(kind: str, obj: Object, spec: Json, status: Json) -> Mapping[str, A
             "phase": str(status.get("phase") or ""),
             "requested": str(requests.get("storage") or ""),
             "capacity": str((status.get("capacity") or {}).get("storage") or ""),
+            **_resize(status),
         }
     if kind == "Service":
         return {"cluster_ip": str(spec.get("clusterIP") or "")}
@@ -168,6 +169,28 @@ def _of_kind(kind: str, obj: Object, spec: Json, status: Json) -> Mapping[str, A
     }
     place, key = copies.get(kind, (None, ""))
     return {"choice": str((place or {}).get(key) or "")}
+
+
+#: Types of conditions of a claim, and states of `allocatedResourceStatuses`: KEP-1790, of which
+#: the states were called `...Failed` before Kubernetes 1.32.
+_RESIZING: Final = ("Resizing", "FileSystemResizePending")
+_RESIZE_ERRORS: Final = ("ControllerResizeError", "NodeResizeError")
+_RESIZE_ENDS: Final = ("Infeasible", "Failed")
+
+
+def _resize(status: Json) -> Mapping[str, Any]:
+    """Return what a claim says about a growth that is not done."""
+    conditions = {
+        one["type"]: f"{one['type']} {one.get('message') or ''}".rstrip()
+        for one in status.get("conditions") or ()
+        if one["status"] == "True"
+    }
+    state = str((status.get("allocatedResourceStatuses") or {}).get("storage") or "")
+    errors = [conditions[kind] for kind in _RESIZE_ERRORS if kind in conditions]
+    others = [conditions[kind] for kind in _RESIZING if kind in conditions]
+    said = [*errors, *others, *([state] if state else [])]
+    failed = bool(errors) or state.endswith(_RESIZE_ENDS)
+    return {"resize": said[0] if said else "", "resize_failed": failed}
 
 
 def _workload(spec: Json, status: Json) -> Mapping[str, Any]:

@@ -42,6 +42,7 @@ RESOURCES: Final[dict[str, Resource]] = {
     "StatefulSet": Resource("apps/v1", "statefulsets"),
     "Deployment": Resource("apps/v1", "deployments"),
     "Job": Resource("batch/v1", "jobs"),
+    "PodDisruptionBudget": Resource("policy/v1", "poddisruptionbudgets"),
     "HorizontalPodAutoscaler": Resource("autoscaling/v2", "horizontalpodautoscalers"),
     "ScaledObject": Resource("keda.sh/v1alpha1", "scaledobjects"),
     "Event": Resource("events.k8s.io/v1", "events"),
@@ -57,6 +58,7 @@ WATCHED: Final = (
     "StatefulSet",
     "Deployment",
     "Job",
+    "PodDisruptionBudget",
     "Pod",
 )
 

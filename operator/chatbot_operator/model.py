@@ -82,6 +82,9 @@ class Child:
     phase: str = ""
     requested: str = ""
     capacity: str = ""
+    # Why the capacity is not what was asked for, and whether that is the last word of its driver.
+    resize: str = ""
+    resize_failed: bool = False
     # Service.
     cluster_ip: str = ""
     # ConfigMap: the value of names.CHOICE_KEY; ServiceAccount: of names.ANNOTATION_CHOICE.

@@ -46,7 +46,15 @@ NOT_WANTED: Final = "NotWanted"
 
 #: What is deleted when the spec no longer asks for it; data and its keys never are.
 PRUNED: Final = frozenset(
-    {"Deployment", "StatefulSet", "Service", "Job", "ConfigMap", "ServiceAccount"}
+    {
+        "Deployment",
+        "StatefulSet",
+        "Service",
+        "Job",
+        "ConfigMap",
+        "ServiceAccount",
+        "PodDisruptionBudget",
+    }
 )
 
 
@@ -87,7 +95,7 @@ def plan(observed: Observed, now_s: float) -> Plan:
         suspended=suspended,
     )
     written, wait_s = _status_of(picture)
-    waits_s = [wait_s, *(progress.room_wait_s(pod, now_s) for pod in observed.pods)]
+    waits_s = [wait_s, *progress.room_waits_s(observed.pods, now_s)]
     return Plan(
         steps=() if suspended else steps,
         refusals=_refusals(picture),
@@ -253,11 +261,13 @@ def _apply(child: Outline, there: Child | None, owner: Owner) -> list[Step]:
     current = there.applied == child.applied
     if current and child.is_owned(there.managed):
         return []
+    # A growth that the API server refuses must not hold what has another rank.
+    rank = Rank.PRUNE if safety.is_more(child.storage, there.requested) else child.rank
     if current:
-        return [Apply(child.rank, child.object, HEALED, there.uid, heal=True)]
+        return [Apply(rank, child.object, HEALED, there.uid, heal=True)]
     predecessor = there.cluster_uid not in ("", owner.uid)
     reason = TAKEN_OVER if predecessor else CHANGED
-    return [Apply(child.rank, child.object, reason, there.uid)]
+    return [Apply(rank, child.object, reason, there.uid)]
 
 
 def _scale(

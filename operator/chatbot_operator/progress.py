@@ -14,6 +14,7 @@ from typing import Final
 from chatbot_core.names import Component, Role
 from chatbot_core.reasons import STALLING, ConditionType, Reason
 from chatbot_core.runtime_config import Member, RuntimeStatus
+from chatbot_operator import rollout, safety
 from chatbot_operator.desired.config import told_as
 from chatbot_operator.desired.context import Context
 from chatbot_operator.desired.secrets import mounts
@@ -27,6 +28,8 @@ _IMAGE_REASONS: Final = frozenset(
 CRASHES: Final = 3
 #: A pod that finds no room at once may find it when a node joins or a former pod is gone.
 ROOM_GRACE_S: Final = 60.0
+#: One pod more than a tier needs may wait longer: its neighbours serve meanwhile.
+SURGE_GRACE_S: Final = 300.0
 #: A heartbeat comes every 2 s; a row this old speaks of a process that is gone.
 MEMBER_MAX_AGE_S: Final = 15.0
 _PERCENT: Final = 100
@@ -163,7 +166,11 @@ def shared(picture: Picture) -> list[Finding]:
 def _refused(picture: Picture, tier: str | None) -> Iterator[Finding]:
     tiers = {child.key: _tier(child) for child in picture.children}
     for key, refusal in picture.refusals.items():
-        if refusal.reason is not Reason.STATUS_UNKNOWN and tiers.get(key) == tier:
+        there = picture.observed.children.get(key)
+        if refusal.reason is Reason.WRITE_REFUSED and there is not None and there.requested:
+            if tier == DOCUMENTS:
+                yield Finding(Reason.VOLUME_CANNOT_GROW, refusal.message, blocks=False)
+        elif refusal.reason is not Reason.STATUS_UNKNOWN and tiers.get(key) == tier:
             # What is no longer wanted and stays for a while makes nothing less ready.
             yield Finding(refusal.reason, refusal.message, blocks=key in tiers)
 
@@ -197,6 +204,16 @@ def _claims(picture: Picture, tier: str) -> Iterator[Finding]:
             phase = "being deleted"
         if phase != "Bound":
             yield Finding(Reason.WAITING_FOR_VOLUME, f"claim {name} is {phase}")
+        elif there is not None and safety.is_more(there.requested, there.capacity):
+            yield _growing(there)
+
+
+def _growing(claim: Child) -> Finding:
+    """Return how far a claim is that asks for more than it has; who mounts it serves on."""
+    reason = Reason.VOLUME_CANNOT_GROW if claim.resize_failed else Reason.WAITING_FOR_VOLUME
+    why = claim.resize or "its driver has not begun"
+    message = f"claim {claim.name} has {claim.capacity}, {claim.requested} are asked for: {why}"
+    return Finding(reason, message, blocks=False)
 
 
 def _lag(child: Outline, there: Child | None, *, serves: bool) -> Iterator[Finding]:
@@ -209,7 +226,7 @@ def _lag(child: Outline, there: Child | None, *, serves: bool) -> Iterator[Findi
     if there.pods_refused and there.ready < wanted:
         message = f"{kind} {name}: {there.pods_refused}"
         yield Finding(Reason.PODS_REFUSED, message, blocks=not serves)
-    changing = there.applied != child.applied
+    changing = rollout.template_changes(child, there)
     unseen = there.observed_generation < there.generation
     if changing or there.current > there.updated:
         done = 0 if changing else there.updated
@@ -227,31 +244,49 @@ def is_rolled_out(child: Outline, there: Child | None) -> bool:
 
 def pod_troubles(picture: Picture, tier: str) -> Iterator[Finding]:
     """Yield what the pods of a tier say about why they are not ready."""
+    complete = {
+        child.component
+        for child, there in workloads(picture, tier)
+        if there is not None and there.ready >= (child.replicas or 0)
+    }
     for pod in picture.observed.pods:
         if pod.ready or pod.deleting or tier_of(pod.component) != tier:
             continue
-        found = trouble(pod, picture.now_s)
+        found = trouble(pod, picture.now_s, surge=pod.component in complete)
         if found is not None:
             yield found
 
 
-def room_wait_s(pod: Pod, now_s: float) -> float:
-    """Return in how many seconds a pod without room counts as stalled; 0 = it does, or has room."""
-    return max(0.0, pod.unschedulable_since_s + ROOM_GRACE_S - now_s) if pod.unschedulable else 0.0
+def room_waits_s(pods: Iterable[Pod], now_s: float) -> Iterator[float]:
+    """Yield in how many seconds pods without room may count as stalled; 0 = they do."""
+    for pod in pods:
+        if pod.unschedulable:
+            yield from (_room_wait_s(pod, now_s, grace) for grace in (ROOM_GRACE_S, SURGE_GRACE_S))
 
 
-def trouble(pod: Pod, now_s: float) -> Finding | None:
-    """Return why a pod is not ready, None where it says nothing."""
+def _room_wait_s(pod: Pod, now_s: float, grace_s: float) -> float:
+    return max(0.0, pod.unschedulable_since_s + grace_s - now_s)
+
+
+def _no_room(pod: Pod, now_s: float, *, surge: bool) -> Reason:
+    # A claim that is still being bound says the same as a full cluster does.
+    if "PersistentVolumeClaim" in pod.unschedulable:
+        return Reason.WAITING_FOR_VOLUME
+    if _room_wait_s(pod, now_s, SURGE_GRACE_S if surge else ROOM_GRACE_S) > 0:
+        return Reason.WAITING_FOR_PODS
+    return Reason.NO_ROOM_FOR_SURGE if surge else Reason.POD_UNSCHEDULABLE
+
+
+def trouble(pod: Pod, now_s: float, *, surge: bool = False) -> Finding | None:
+    """Return why a pod is not ready, None where it says nothing.
+
+    `surge`: its tier has all the ready pods that it needs, this one is for a roll-out.
+    """
     message = f"pod {pod.name}: {pod.waiting_reason}: {pod.message}".removesuffix(": ")
     if pod.waiting_reason in _IMAGE_REASONS:
         return Finding(Reason.IMAGE_NOT_PULLABLE, message)
     if pod.unschedulable:
-        # A claim that is still being bound says the same as a full cluster does.
-        if "PersistentVolumeClaim" in pod.unschedulable:
-            reason = Reason.WAITING_FOR_VOLUME
-        else:
-            waits = room_wait_s(pod, now_s) > 0
-            reason = Reason.WAITING_FOR_PODS if waits else Reason.POD_UNSCHEDULABLE
+        reason = _no_room(pod, now_s, surge=surge)
         return Finding(reason, f"pod {pod.name}: {pod.unschedulable}")
     if pod.waiting_reason == "CrashLoopBackOff" and pod.restarts >= CRASHES:
         return Finding(Reason.POD_CRASHING, message)

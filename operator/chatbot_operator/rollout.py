@@ -240,7 +240,7 @@ def database_reachable_before_migration(
 def shard_still_owns_slots(there: Child, observed: Observed, now_s: float) -> Refusal | None:
     """Refuse to delete what belongs to a shard that owns slots, or of which nobody tells."""
     index = shard_index(there.component)
-    if index is None:
+    if index is None or there.kind not in {"StatefulSet", "Service"}:
         return None
     told = observed.runtime.value
     what = f"{there.kind} {there.name}"

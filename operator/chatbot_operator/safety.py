@@ -75,6 +75,14 @@ def volume_never_shrinks(wanted: str, child: Child) -> Refusal | None:
     )
 
 
+def is_more(size: str, than: str) -> bool:
+    """Return whether a claim's size is larger than another; an unknown one ("") never is."""
+    try:
+        return bool(size and than) and quantity.parse(size) > quantity.parse(than)
+    except Invalid:
+        return False
+
+
 def cache_is_settled(observed: Observed) -> Refusal | None:
     """Refuse a destructive step while our picture of the children may be old or partial."""
     if observed.children_complete and observed.settled:

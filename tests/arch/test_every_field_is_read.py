@@ -130,6 +130,7 @@ OBJECTS: tuple[dict[str, Any], ...] = (
             "model": "smollm2:135m",
             "managed": {
                 "source": "Pull",
+                "rollout": "Replace",
                 "image": "ollama:2",
                 "scaling": {"minReplicas": 1},
                 "parallelRequests": 2,

@@ -52,6 +52,12 @@ def _change(world: World, argument: Json) -> None:
     world.change(argument.pop("kind"), argument.pop("name"), **argument)
 
 
+def _becomes(world: World, argument: Json) -> None:
+    """Change a workload as its controller does, which has seen the last write."""
+    generation = world.children[argument["kind"], argument["name"]].generation
+    _change(world, {**argument, "observed_generation": generation})
+
+
 def _add(world: World, argument: Json) -> None:
     child = Child(**argument)
     world.children[child.key] = child
@@ -92,6 +98,11 @@ def _foreign_secret(world: World, argument: Json) -> None:
     world.secrets[argument["name"]] = Fact(Secret(child, frozenset()), world.now_s, known=True)
 
 
+def _growth_refused(world: World, argument: Json) -> None:
+    key = "PersistentVolumeClaim", argument["name"]
+    world.refused[key] = Refusal("write_refused", Reason.WRITE_REFUSED, argument["message"])
+
+
 def _refuse(world: World, argument: Json) -> None:
     key = argument["kind"], argument["name"]
     world.children.pop(key)
@@ -128,6 +139,8 @@ VERBS = {
     "execute": lambda world, _: world.execute(),
     "change": _change,
     "lose": _lose,
+    "becomes": _becomes,
+    "growth-refused": _growth_refused,
     "add": _add,
     "edit": _edit,
     "operator": _operator,

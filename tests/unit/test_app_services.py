@@ -18,9 +18,11 @@ from starlette.applications import Starlette
 
 from chatbot_core.errors import Invalid, Unavailable
 from chatbot_core.runtime_config import Inference, Live, RuntimeStatus
+from chatbot_core.slots import SLOT_COUNT
+from chatbot_runtime.adapters.postgres.schema import WORKS_FROM
 from chatbot_runtime.domain.model import Job, JobKind, MemberRow
 from chatbot_runtime.routes.internal import internal_routes
-from chatbot_runtime.services.health import Health, HealthPorts, Readiness
+from chatbot_runtime.services.health import FIRST_RELEASE, Health, HealthPorts, Readiness
 from chatbot_runtime.services.jobs import MAX_ATTEMPTS, Worker
 from chatbot_runtime.services.windows import Summary, Windows
 
@@ -273,6 +275,12 @@ async def test_the_status_needs_the_token_and_answers_304_while_nothing_changes(
     status = RuntimeStatus.model_validate_json(first.content)
     assert (status.database, status.schema_version, len(status.members)) == ("ok", 1, 3)
     assert status.model.name == "scripted"
+    assert status.oldest_version == "0.1.0"
+    assert sum(status.owned_slots) == SLOT_COUNT
+
+
+def test_every_schema_that_images_work_from_has_the_release_that_brought_it() -> None:
+    assert set(WORKS_FROM.values()) <= set(FIRST_RELEASE)
 
 
 async def test_an_unmigrated_database_is_said_so() -> None:

@@ -283,15 +283,38 @@ def test_ollama_starts_before_the_proxy_and_ends_after_it() -> None:
     assert "/models" in [one["mountPath"] for one in pulled["volumeMounts"]]
 
 
-def test_the_api_is_never_short_of_a_pod_and_inference_needs_no_room_for_two() -> None:
+def turnover(**managed: Any) -> tuple[int, int]:
+    """Return how many inference pods a roll-out may have too few and too many."""
+    found = objects({"inference": {"model": "smollm2:135m", "managed": managed}})
+    rolling = found["Deployment", "docs-inference"]["spec"]["strategy"]["rollingUpdate"]
+    return rolling["maxUnavailable"], rolling["maxSurge"]
+
+
+def test_inference_surges_where_it_may_find_room_and_says_which_where_it_is_told() -> None:
+    surge, replace = (0, 1), (1, 0)
+    gpu = {"pod": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}}
+    assert turnover() == surge
+    assert turnover(**gpu) == replace
+    assert turnover(**gpu, scaling={"minReplicas": 2}) == surge
+    assert turnover(**gpu, rollout="Surge") == surge
+    assert turnover(rollout="Replace") == replace
+
+
+def test_only_a_tier_of_several_pods_has_a_budget() -> None:
+    budgets = [name for kind, name in objects(MINIMAL) if kind == "PodDisruptionBudget"]
+    assert budgets == ["docs-api"]
+    assert objects(MINIMAL)["PodDisruptionBudget", "docs-api"]["spec"] == {
+        "maxUnavailable": 1,
+        "selector": objects(MINIMAL)["Deployment", "docs-api"]["spec"]["selector"],
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+    }
+
+
+def test_the_api_is_never_short_of_a_pod() -> None:
     found = objects(MINIMAL)
     assert found["Deployment", "docs-api"]["spec"]["strategy"]["rollingUpdate"] == {
         "maxUnavailable": 0,
         "maxSurge": 1,
-    }
-    assert found["Deployment", "docs-inference"]["spec"]["strategy"]["rollingUpdate"] == {
-        "maxUnavailable": 1,
-        "maxSurge": 0,
     }
     assert found["Deployment", "docs-store-main"]["spec"]["strategy"] == {"type": "Recreate"}
 

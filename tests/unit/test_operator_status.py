@@ -100,6 +100,7 @@ def test_a_pod_finds_room_within_a_minute_or_stalls_its_object() -> None:
     assert plan.requeue_after_s == 40.0
     world.now_s = NOW_S + 60.0
     assert said(world)["Stalled"] == ("True", "PodUnschedulable")
+    world.now_s = NOW_S + 300.0
     assert world.plan().requeue_after_s is None
 
 

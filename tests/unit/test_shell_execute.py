@@ -122,6 +122,20 @@ async def test_pods_go_only_from_the_version_on_which_it_was_decided(stage: Stag
     assert stage.kube.objects[API]["spec"] == {"replicas": 2}
 
 
+async def test_a_template_that_waits_for_one_more_pod_does_not_go_out_without_it(
+    stage: Stage,
+) -> None:
+    before = await stage.kube.put_live({**child(API, stage.owner_uid), "spec": {"replicas": 1}})
+    stage.kube.refuse[API] = WriteRefused(403, "Forbidden", "exceeded quota")
+    new, uid = child(API, stage.owner_uid), uid_of(before)
+    steps = (Scale(5, *_key(API), 2, "Scaled", uid), Apply(5, new, "Changed", uid))
+    outcome = await stage.run(Plan(steps))
+    assert list(outcome.refused) == [_key(API)]
+    # The scale alone was tried.
+    assert stage.writes() == [("apply", "Deployment/chat-api")]
+    assert stage.kube.objects[API] == before
+
+
 async def test_a_foreign_object_is_refused_and_ends_the_pass_after_its_rank(stage: Stage) -> None:
     theirs = await stage.kube.put_live(child(CONFIG, "somebody"))
     same_rank, later = Ref("ConfigMap", "ns", "other"), Ref("ConfigMap", "ns", "later")

@@ -80,6 +80,12 @@ class ManagedInference(Object):
         "Ollama's image; unset takes the operator's choice (source Pull only).",
         default=None,
     )
+    rollout: Literal["Surge", "Replace"] | None = stated(
+        Edit.LIVE,
+        "Surge: a new pod is ready before an old one ends. Replace: an old one ends first. Unset: "
+        "Replace for one replica with an extended resource like a GPU, else Surge.",
+        default=None,
+    )
     scaling: Scaling = Scaling()
     parallel_requests: int = _parallel_requests("Requests that one Ollama serves at a time.")
     context_tokens: int = _context_tokens()

@@ -50,22 +50,32 @@ def _deployment(ctx: Context, ollama: ManagedInference, mounts: tuple[secrets.Mo
         ],
     }
     component = Component.INFERENCE
+    template = pods.template(ctx, component, spec, pods.boot_of(ctx, Role.INFERENCE_PROXY))
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": context.owned(ctx, names.child(ctx.cluster, component), component),
         "spec": {
             "selector": {"matchLabels": context.selector(ctx, component)},
-            # A second copy of a model seldom finds room beside the first.
-            "strategy": {
-                "type": "RollingUpdate",
-                "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0},
-            },
-            "template": pods.template(
-                ctx, component, spec, pods.boot_of(ctx, Role.INFERENCE_PROXY)
-            ),
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": _turnover(ollama, template)},
+            "template": template,
         },
     }
+
+
+def _turnover(ollama: ManagedInference, template: Json) -> Json:
+    """Return which pods a roll-out may have too many or too few of."""
+    spec = template["spec"]
+    limits = {
+        name
+        for container in (*spec["initContainers"], *spec["containers"])
+        for name in container["resources"].get("limits", {})
+    }
+    # An extended resource has a domain; the only GPU is seldom there twice.
+    alone = ollama.scaling.min_replicas == 1 and any("/" in name for name in limits)
+    rollout = ollama.rollout or ("Replace" if alone else "Surge")
+    surge = rollout == "Surge"
+    return {"maxUnavailable": int(not surge), "maxSurge": int(surge)}
 
 
 def _cache(ollama: ManagedInference) -> list[Json]:

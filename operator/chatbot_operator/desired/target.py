@@ -22,6 +22,7 @@ from chatbot_core.v1alpha1 import ChatbotClusterSpec
 from chatbot_operator import drift, safety
 from chatbot_operator.desired import (
     api,
+    budgets,
     config,
     context,
     database,
@@ -201,6 +202,7 @@ def _whole(origin: Origin) -> _Whole:
     ctx = _context(origin)
     assert isinstance(ctx, Context)
     tiers = [child for builder in _BUILDERS for child in builder.desired(ctx)]
+    tiers += budgets.desired(ctx, tiers)
     templates = {"/".join(one.key): one.template for one in tiers if one.replicas is not None}
     document = config.document(ctx, config.wanted_self_test(ctx.spec, templates))
     first = (

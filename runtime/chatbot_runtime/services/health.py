@@ -14,7 +14,7 @@ from chatbot_core import runtime_config
 from chatbot_core.errors import ChatbotError, Unavailable
 from chatbot_core.names import Role
 from chatbot_core.runtime_config import Live, ModelStatus, RuntimeStatus, SelfTestResult
-from chatbot_runtime.domain.model import MemberRow
+from chatbot_runtime.domain.model import MemberRow, SlotMap
 from chatbot_runtime.ports import Clock, Documents, Embedder, EventLog, LanguageModel, Members
 from chatbot_runtime.ports import Settings as StoredSettings
 from chatbot_runtime.services.windows import Summary, Windows
@@ -26,6 +26,8 @@ CHECK_TIMEOUT_S: Final = 2.0
 MEMBER_AGE_S: Final = 10.0
 SELF_TEST_KEY: Final = "self_test"
 SCHEMA_KEY: Final = "schema_version"
+#: The first release of the runtime that holds each version of the schema.
+FIRST_RELEASE: Final[Mapping[object, str]] = {1: "0.1.0"}
 _READINESS_S: Final = 1.0
 
 
@@ -92,13 +94,15 @@ class Health:
             return SelfTestResult()
 
     async def _status(self) -> RuntimeStatus:
-        schema = await schema_version(self.ports.settings)
-        if schema == 0:
+        schema = await stored_schema(self.ports.settings)
+        if schema.version == 0:
             return RuntimeStatus(database="unmigrated")
         members = await self.ports.members.live(MEMBER_AGE_S)
         return RuntimeStatus(
             database="ok",
-            schema_version=schema,
+            schema_version=schema.version,
+            oldest_version=schema.works_from,
+            owned_slots=_owned_slots(await self.ports.log.slot_map()),
             members=tuple(_member(row) for row in members),
             retrieval=await self.ports.documents.counts(),
             model=await self._model(),
@@ -125,7 +129,7 @@ class Health:
         return {"status": status, "responseTime": f"{took_ms:.0f}ms", **extra}
 
     async def _database(self) -> dict[str, Any]:
-        if await schema_version(self.ports.settings) == 0:
+        if (await stored_schema(self.ports.settings)).version == 0:
             raise Unavailable("database", "schema not migrated yet")
         return {}
 
@@ -224,11 +228,27 @@ def missing_shards(rows: list[MemberRow], live: Live) -> list[int]:
     return [index for index in range(live.retrieval.shards) if index not in ready]
 
 
-async def schema_version(settings: StoredSettings) -> int:
-    """Return the schema's version, 0 before the first migration. Raises Unavailable."""
+@dataclass(frozen=True, slots=True)
+class StoredSchema:
+    """The schema's version, 0 before the first migration, and the first release it works with."""
+
+    version: int
+    works_from: str
+
+
+async def stored_schema(settings: StoredSettings) -> StoredSchema:
+    """Return which schema the database holds. Raises Unavailable."""
     stored: Mapping[str, object] = await settings.read(SCHEMA_KEY) or {}
     version = stored.get("version", 0)
-    return version if isinstance(version, int) else 0
+    version = version if isinstance(version, int) else 0
+    works_from = stored.get("works_from", version)
+    return StoredSchema(version, FIRST_RELEASE.get(works_from, ""))
+
+
+def _owned_slots(slot_map: SlotMap) -> tuple[int, ...]:
+    """Return how many slots each shard owns or is to own."""
+    owners = [*slot_map.owners, *slot_map.next]
+    return tuple(owners.count(shard) for shard in range(max(owners) + 1))
 
 
 def _member(row: MemberRow) -> runtime_config.Member:

@@ -22,7 +22,8 @@ HEAL_TIMEOUT_S = 10.0
 SERVICE_PORT = 80
 #: Everything that may carry the label of an instance in its namespace.
 ALL_KINDS = (
-    "deployment,statefulset,job,pod,service,configmap,secret,serviceaccount,persistentvolumeclaim"
+    "deployment,statefulset,job,pod,service,configmap,secret,serviceaccount,"
+    "persistentvolumeclaim,poddisruptionbudget"
 )
 
 
