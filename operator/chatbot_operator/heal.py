@@ -10,9 +10,14 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from typing import Final
 
 from chatbot_core import names
 from chatbot_operator.model import Json
+
+#: A volume has one source, a Deployment one strategy: without ours the API server puts in another
+#: one, beside which it would refuse ours.
+_UNIONS: Final = frozenset({"volumes", "strategy"})
 
 
 def without_foreign_items(desired: Json, live: Json) -> Json | None:
@@ -57,12 +62,23 @@ def _prune_map(desired: Json, live: Json, trees: list[Json]) -> bool:
         there = live.get(key)
         if isinstance(wanted, dict) and isinstance(there, dict):
             dropped |= _prune_map(wanted, there, below)
+            dropped |= key in _UNIONS and _stands_alone(wanted, there)
         elif isinstance(wanted, list) and isinstance(there, list):
-            dropped |= _prune_list(wanted, there, below)
+            dropped |= _prune_list(wanted, there, below, union=key in _UNIONS)
     return dropped
 
 
-def _prune_list(desired: list[Json], live: list[Json], trees: list[Json]) -> bool:
+def _stands_alone(desired: Json, live: Json) -> bool:
+    """Drop what stands beside ours where only one may be; say whether there was anything."""
+    surplus = live.keys() - desired.keys()
+    if surplus:
+        for key in surplus:
+            del live[key]
+        live.update(deepcopy(desired))
+    return bool(surplus)
+
+
+def _prune_list(desired: list[Json], live: list[Json], trees: list[Json], *, union: bool) -> bool:
     keys = {name: json.loads(name[2:]) for tree in trees for name in tree if name.startswith("k:")}
     fields = {field for key in keys.values() for field in key}
     if not fields:
@@ -78,6 +94,7 @@ def _prune_list(desired: list[Json], live: list[Json], trees: list[Json]) -> boo
         names_of_item = [name for name, key in keys.items() if _has_key(item, key)]
         below = [tree[name] for tree in trees for name in names_of_item if name in tree]
         dropped |= _prune_map(wanted, item, below)
+        dropped |= union and _stands_alone(wanted, item)
     if dropped:
         live[:] = kept + deepcopy(missing)
     return dropped

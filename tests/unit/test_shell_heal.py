@@ -69,3 +69,26 @@ def test_only_the_trace_of_our_own_put_is_removed() -> None:
     assert tidy is not None
     assert tidy["metadata"]["managedFields"] == [ours, theirs, status]
     assert without_update_entry(tidy) is None
+
+
+def workload(**spec: Any) -> dict[str, Any]:
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"}, "spec": spec}
+
+
+def test_a_source_that_the_server_put_into_a_volume_gives_way_to_ours() -> None:
+    ours = {"name": "data", "persistentVolumeClaim": {"claimName": "docs-database"}}
+    tree = {"f:spec": {"f:volumes": {'k:{"name":"data"}': {".": {}, "f:name": {}}}}}
+    entry = {"manager": "kubectl-edit", "operation": "Update", "fieldsV1": tree}
+    live = workload(volumes=[{"name": "data", "emptyDir": {}}])
+    live["metadata"]["managedFields"] = [entry]
+    healed = without_foreign_items(workload(volumes=[ours]), live)
+    assert healed is not None
+    assert healed["spec"] == {"volumes": [ours]}
+    assert without_foreign_items(workload(volumes=[ours]), healed) is None
+
+
+def test_what_another_strategy_brought_along_leaves() -> None:
+    live = workload(strategy={"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%"}})
+    healed = without_foreign_items(workload(strategy={"type": "Recreate"}), live)
+    assert healed is not None
+    assert healed["spec"] == {"strategy": {"type": "Recreate"}}
