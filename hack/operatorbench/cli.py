@@ -24,6 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from chatbot_core.errors import ChatbotError
 from chatbot_operator.kube import connect
 from localkube import operated, processes, stubkubelet
 from localkube.errors import ClusterError
@@ -116,7 +117,7 @@ async def measure(server: LoopbackServer, size: Size) -> Bench:
     async with _bench(server, size) as bench:
         try:
             await _phases(bench, size)
-        except (TimeoutError, RuntimeError) as error:
+        except (TimeoutError, RuntimeError, ChatbotError) as error:
             bench.trouble = str(error)
         bench.subject.stop()
         bench.figures["rss_peak_mb"] = bench.subject.peak_kb / 1000

@@ -7,7 +7,7 @@ from typing import Final
 
 from chatbot_operator import feeders, main
 from chatbot_operator.desired import target
-from chatbot_operator.kinds import WATCHED, Ref
+from chatbot_operator.kinds import AUTOSCALERS, WATCHED, Ref
 from chatbot_operator.model import Observed
 from chatbot_operator.observe import World, observe
 from chatbot_operator.plan import plan
@@ -53,13 +53,18 @@ async def _observed(bench: Bench, key: OwnerKey) -> Observed:
     for kind in WATCHED:
         if kind != "Pod":
             await feeders.list_once(kube, feeders.child_feed(kind, "", world.children))
+    for kind in AUTOSCALERS:
+        # Nobody else scales anything here.
+        world.autoscalers.replace(feeders.scope(kind, ""), {}, 0)
     settings = main.arguments([], {}).settings
     before = observe(world, key, settings)
-    assert before is not None
-    for wanted in plan(before, time.time()).wanted_secrets:
-        secret = await kube.get(Ref("Secret", key[0], wanted.name))
-        world.secrets.want(key, plan(before, time.time()).wanted_secrets)
-        world.secrets.read((key, wanted.name), secret, time.time())
+    if before is None or not before.children_complete:
+        raise RuntimeError("the object of a hundred shards was not listed with all its children")
+    wanted = plan(before, time.time()).wanted_secrets
+    world.secrets.want(key, wanted)
+    for one in wanted:
+        secret = await kube.get(Ref("Secret", key[0], one.name))
+        world.secrets.read((key, one.name), secret, time.time())
     async with new_http() as http:
         client = HttpRuntimeClient(http)
         answer = await client.status(bench.runtimes.address, world.secrets.token(key), "")
