@@ -294,8 +294,5 @@ def _replicas(shard: Shard, *, goes: bool) -> tuple[int, Refusal | None]:
     """Return how many pods a shard has now, and why these are more than the spec says."""
     if goes and shard.serves:
         return max(shard.running, shard.wanted, _SURGE), None
-    if shard.running > shard.wanted:
-        why = _stays_covered_with_fewer(shard)
-        return (shard.wanted, None) if why is None else (shard.running, why)
-    stuck_alone = shard.there.updated < shard.there.current and shard.serves
-    return (max(shard.wanted, _SURGE) if stuck_alone else shard.wanted), None
+    why = _stays_covered_with_fewer(shard) if shard.running > shard.wanted else None
+    return (shard.wanted, None) if why is None else (shard.running, why)

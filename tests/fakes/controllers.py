@@ -1,7 +1,7 @@
 """A small model of the controllers of Kubernetes: what they do with the workloads of a `World`.
 
 StatefulSets after `updateStatefulSet` of pkg/controller/statefulset/stateful_set_control.go, with
-policy Parallel; a pod that is ended is gone at once, which is the worst for whoever needs it.
+policy Parallel; a pod that is ended answers no more and is counted until it is gone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from chatbot_operator.model import ChildKey, Pod
 class FakePod:
     template: str
     ready: bool = False
+    ending: bool = False
 
 
 @dataclass
@@ -44,12 +45,15 @@ class Controllers:
     def actions(self) -> list[tuple[str, ChildKey]]:
         """Return everything that could happen next."""
         found = [("sync", key) for key in self.shards() if self._would_sync(key)]
+        found += [("gone", key) for key in self.shards() if self._ending(key)]
         return found + [("ready", key) for key in self.shards() if self._starting(key)]
 
     def act(self, action: tuple[str, ChildKey]) -> None:
         verb, key = action
         if verb == "ready":
             self.sets[key][self._starting(key)[0]].ready = True
+        elif verb == "gone":
+            del self.sets[key][self._ending(key)[0]]
         else:
             self._sync(key)
 
@@ -62,11 +66,14 @@ class Controllers:
                 *key,
                 current=len(pods),
                 ready=sum(pod.ready for pod in pods.values()),
-                updated=sum(pod.template == child.template for pod in pods.values()),
+                updated=sum(
+                    pod.template == child.template and not pod.ending for pod in pods.values()
+                ),
                 observed_generation=self.seen[key],
             )
             shown += [
-                Pod(f"{key[1]}-{i}", child.component, ready=pod.ready) for i, pod in pods.items()
+                Pod(f"{key[1]}-{i}", child.component, ready=pod.ready, deleting=pod.ending)
+                for i, pod in pods.items()
             ]
         self.world.pods = tuple(shown)
         self._others()
@@ -80,7 +87,10 @@ class Controllers:
         return [
             key
             for key, pods in self.sets.items()
-            if any(pod.template != self.world.children[key].template for pod in pods.values())
+            if any(
+                pod.template != self.world.children[key].template and not pod.ending
+                for pod in pods.values()
+            )
         ]
 
     def settle(self) -> None:
@@ -93,13 +103,17 @@ class Controllers:
         return [
             ordinal
             for ordinal, pod in sorted(self.sets[key].items())
-            if not pod.ready and pod.template not in self.broken
+            if not (pod.ready or pod.ending) and pod.template not in self.broken
         ]
 
+    def _ending(self, key: ChildKey) -> Sequence[int]:
+        return [ordinal for ordinal, pod in sorted(self.sets[key].items()) if pod.ending]
+
     def _would_sync(self, key: ChildKey) -> bool:
-        before = {i: (pod.template, pod.ready) for i, pod in self.sets[key].items()}
-        after = {i: (pod.template, pod.ready) for i, pod in self._synced(key).items()}
-        return before != after or self.seen[key] < self.world.children[key].generation
+        return (
+            self.sets[key] != self._synced(key)
+            or self.seen[key] < self.world.children[key].generation
+        )
 
     def _sync(self, key: ChildKey) -> None:
         self.sets[key] = self._synced(key)
@@ -107,16 +121,20 @@ class Controllers:
 
     def _synced(self, key: ChildKey) -> dict[int, FakePod]:
         child = self.world.children[key]
-        pods = {i: pod for i, pod in self.sets[key].items() if i < (child.replicas or 0)}
-        for ordinal in range(child.replicas or 0):
+        wanted = range(child.replicas or 0)
+        pods = {i: self._kept(pod, stays=i in wanted) for i, pod in self.sets[key].items()}
+        for ordinal in wanted:
             pods.setdefault(ordinal, FakePod(child.template))
-        for ordinal in sorted(pods, reverse=True):
-            if pods[ordinal].template != child.template:
-                del pods[ordinal]
+        for ordinal in reversed(wanted):
+            if pods[ordinal].template != child.template and not pods[ordinal].ending:
+                pods[ordinal] = self._kept(pods[ordinal], stays=False)
                 break
             if not pods[ordinal].ready:
                 break
         return pods
+
+    def _kept(self, pod: FakePod, *, stays: bool) -> FakePod:
+        return pod if stays or pod.ending else FakePod(pod.template, ending=True)
 
     def _others(self) -> None:
         """Let Deployments, claims and Jobs be done; a Deployment never ends its last good pods."""

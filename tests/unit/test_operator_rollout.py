@@ -91,6 +91,11 @@ def test_pods_that_are_too_many_stay_while_the_template_rolls() -> None:
     )
 
 
+def test_a_second_pod_that_is_ending_is_not_asked_for_again() -> None:
+    world = ready().change(*SHARD_0, current=2, updated=1)
+    assert shard_steps(world.plan()) == []
+
+
 def test_a_stuck_template_is_replaced_by_the_former_and_by_a_third_one() -> None:
     for size in ("10Gi", "30Gi"):
         world = with_size(ready(), "20Gi")
