@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from chatbot_core import names
@@ -18,6 +18,7 @@ from chatbot_core.reasons import ConditionType
 from chatbot_core.retry import Backoff, Clockwork
 from chatbot_operator import entries
 from chatbot_operator.facts import RuntimeFacts, SecretFacts, SecretKey
+from chatbot_operator.heartbeats import Echo, Heartbeats
 from chatbot_operator.kinds import Object, Ref, version_of
 from chatbot_operator.kube import Kube, WatchEvent, WatchExpiredError
 from chatbot_operator.model import Autoscaler, Child, Owner
@@ -31,6 +32,8 @@ RELIST_S: Final = 600.0
 ABSENT_S: Final = 30.0
 #: kopf watches the objects; a list beside it is also the proof that the API server answers.
 OWNER_LIST_S: Final = 60.0
+#: What a list shows, kopf must have told so much later.
+ECHO_S: Final = 10.0
 CHILD_SELECTOR: Final = f"{names.LABEL_MANAGED_BY}={names.MANAGER}"
 #: Pods carry what their tier's selector asks for; other labels are not promised.
 POD_SELECTOR: Final = f"{names.LABEL_NAME}={names.APP_NAME}"
@@ -41,22 +44,6 @@ STATUS_CALM_S: Final = 60.0
 _RETRY: Final = Backoff(base_s=0.2, max_s=10.0)
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Heartbeats:
-    """When each feeder last heard from the API server, in seconds on one monotonic clock."""
-
-    now_s: Callable[[], float]
-    heard_s: dict[str, float] = field(default_factory=dict)
-
-    def beat(self, scope: str) -> None:
-        """Note that the scope's list or watch was heard."""
-        self.heard_s[scope] = self.now_s()
-
-    def oldest_s(self) -> float:
-        """Return the seconds since the feeder that was silent longest was heard."""
-        return max((self.now_s() - heard for heard in self.heard_s.values()), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +93,8 @@ async def list_watch(
             if feed.optional and isinstance(error, NotFound | Denied):
                 await _absent(feed, heartbeats, clockwork, str(error))
                 continue
+            if isinstance(error, Denied):
+                heartbeats.answered(feed.scope)
             _log.warning("list failed", extra={"scope": feed.scope, "error": str(error)})
             await clockwork.sleep(_RETRY.wait_s(tries, clockwork.random()))
             tries += 1
@@ -120,11 +109,12 @@ async def _absent(feed: Feed[V], heartbeats: Heartbeats, clockwork: Clockwork, w
 
 
 async def list_again(
-    kube: Kube, feed: Feed[V], heartbeats: Heartbeats, clockwork: Clockwork
+    kube: Kube, feed: Feed[V], heartbeats: Heartbeats, echo: Echo, clockwork: Clockwork
 ) -> None:
     """List a feed that somebody else watches (kopf), at start and about every minute.
 
-    kopf forgets nothing that was deleted while it could not watch; a list does.
+    kopf forgets nothing that was deleted while it could not watch, and a watch of kopf's that was
+    refused ends without a word; a list tells both.
     """
     heartbeats.beat(feed.scope)
     while True:
@@ -132,7 +122,12 @@ async def list_again(
         try:
             await list_once(kube, feed)
             heartbeats.beat(feed.scope)
+            if not echo.listed(feed.scope, feed.store.versions(feed.scope)):
+                wait_s = ECHO_S
         except (ChatbotError, WatchExpiredError) as error:
+            echo.failed(feed.scope)
+            if isinstance(error, Denied):
+                heartbeats.answered(feed.scope)
             _log.warning("list failed", extra={"scope": feed.scope, "error": str(error)})
             wait_s = _RETRY.wait_s(5, clockwork.random())
         await clockwork.sleep(wait_s)

@@ -7,6 +7,7 @@ what a handler does is one call that cannot fail. Retries live in the work queue
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from typing import Any
 
@@ -14,12 +15,15 @@ import kopf
 
 from chatbot_core import names
 from chatbot_operator import entries
+from chatbot_operator.heartbeats import Echo
 from chatbot_operator.kinds import Ref, version_of
 from chatbot_operator.observe import World
 from chatbot_operator.store import Entry
 
+_log = logging.getLogger(__name__)
 
-def registry(world: World) -> kopf.OperatorRegistry:
+
+def registry(world: World, echo: Echo) -> kopf.OperatorRegistry:
     """Return the handlers, bound to the store that they fill."""
     handlers = kopf.OperatorRegistry()
 
@@ -45,29 +49,54 @@ def registry(world: World) -> kopf.OperatorRegistry:
         own = world.own_key(obj)
         if event["type"] == "DELETED" or own is None:
             # Handed over to another operator: forgotten as if it were gone, its children kept.
+            echo.gone(ref)
             world.owners.vanished(ref, version)
         else:
             entry = Entry(entries.owner(obj), own, version)
             world.owners.seen(world.scope_of(ref), ref, entry)
+            echo.told(ref, version)
 
     return handlers
 
 
-async def watch_objects(world: World, stop: asyncio.Event) -> None:
-    """Run kopf until `stop` is set; SIGTERM and SIGINT set it."""
+async def watch_objects(world: World, echo: Echo, stop: asyncio.Event) -> None:
+    """Run kopf until `stop` is set, by SIGTERM and SIGINT too; start it anew when it is dead.
+
+    A watch of kopf's that the API server refuses ends, and kopf goes on without it.
+    """
+    while not stop.is_set():
+        echo.begin()
+        await _watch(world, echo, stop)
+        if not echo.dead.is_set():
+            stop.set()
+        else:
+            _log.warning("watch started anew", extra={"kind": names.KIND})
+
+
+async def _watch(world: World, echo: Echo, stop: asyncio.Event) -> None:
     everywhere = world.namespaces == ("",)
-    ready = asyncio.Event()
+    ready, ended = asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        signals = group.create_task(_take_signals(ready, stop))
+        beside = [
+            group.create_task(_take_signals(ready, stop)),
+            group.create_task(_set_after(stop, ended)),
+            group.create_task(_set_after(echo.dead, ended)),
+        ]
         await kopf.operator(
-            registry=registry(world),
+            registry=registry(world, echo),
             standalone=True,
             clusterwide=everywhere,
             namespaces=() if everywhere else world.namespaces,
-            stop_flag=stop,
+            stop_flag=ended,
             ready_flag=ready,
         )
-        signals.cancel()
+        for task in beside:
+            task.cancel()
+
+
+async def _set_after(first: asyncio.Event, then: asyncio.Event) -> None:
+    await first.wait()
+    then.set()
 
 
 async def _take_signals(ready: asyncio.Event, stop: asyncio.Event) -> None:

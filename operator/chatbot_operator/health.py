@@ -12,7 +12,7 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from chatbot_operator.feeders import Heartbeats
+from chatbot_operator.heartbeats import Heartbeats
 from chatbot_operator.telemetry import Telemetry
 
 #: The loop's own heartbeat, and how late it may be before the process counts as stuck.
@@ -20,6 +20,9 @@ BEAT_S: Final = 0.1
 LAG_MAX_S: Final = 10.0
 #: Watches end and begin every minute: three silent minutes are a dead feeder.
 SILENCE_MAX_S: Final = 180.0
+#: Where no feeder gets an answer the API server is away: a restart would only throw away what is
+#: known. So it is tried rarely.
+OUTAGE_MAX_S: Final = 1800.0
 
 
 @dataclass(slots=True)
@@ -44,9 +47,11 @@ class Pulse:
         lag_s = asyncio.get_running_loop().time() - self.at_s
         if self.at_s and lag_s > LAG_MAX_S + BEAT_S:
             return f"the event loop is {lag_s:.0f} s late"
-        silent_s = self.heartbeats.oldest_s()
-        if silent_s > SILENCE_MAX_S:
-            return f"a watch has been silent for {silent_s:.0f} s"
+        most_s, least_s = self.heartbeats.silent_s()
+        if most_s > SILENCE_MAX_S > least_s:
+            return f"a watch has been silent for {most_s:.0f} s, and others have not"
+        if least_s > OUTAGE_MAX_S:
+            return f"the API server has been silent for {least_s:.0f} s"
         return ""
 
 

@@ -27,8 +27,8 @@ from chatbot_operator import feeders, handlers, health
 from chatbot_operator.election import Election
 from chatbot_operator.events import EventWriter
 from chatbot_operator.execute import Executor
-from chatbot_operator.feeders import Heartbeats
 from chatbot_operator.fence import Fence
+from chatbot_operator.heartbeats import Echo, Heartbeats
 from chatbot_operator.kinds import AUTOSCALERS, WATCHED, Ref
 from chatbot_operator.kube import Kube, connect
 from chatbot_operator.model import Observed, OperatorSettings, Plan
@@ -75,6 +75,7 @@ class Operator:
     world: World = field(init=False)
     queue: WorkQueue[OwnerKey] = field(init=False)
     heartbeats: Heartbeats = field(init=False)
+    echo: Echo = field(default_factory=Echo)
     _tasks: list[Coroutine[Any, Any, None]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -129,7 +130,7 @@ class Operator:
 
     async def _watch_objects(self, stop: asyncio.Event) -> None:
         try:
-            await handlers.watch_objects(self.world, stop)
+            await handlers.watch_objects(self.world, self.echo, stop)
         finally:
             stop.set()
 
@@ -141,7 +142,9 @@ class Operator:
         world, parts = self.world, list[Coroutine[Any, Any, None]]()
         for namespace in world.namespaces:
             owners = feeders.owner_feed(namespace, world.owners, world.own_key)
-            parts.append(feeders.list_again(self.kube, owners, self.heartbeats, clockwork))
+            parts.append(
+                feeders.list_again(self.kube, owners, self.heartbeats, self.echo, clockwork)
+            )
             pods = feeders.pod_feed(namespace, world.pods)
             parts.append(feeders.list_watch(self.kube, pods, self.heartbeats, clockwork))
             for kind in WATCHED:

@@ -68,6 +68,12 @@ class Store(Generic[K, V]):
         entry = self._entries.get(key)
         return None if entry is None else entry.owner
 
+    def versions(self, scope: str) -> dict[K, int]:
+        """Return the version of every key of a scope."""
+        return {
+            key: self._entries[key].version for key, at in self._scope_of.items() if at == scope
+        }
+
     def owners(self) -> tuple[OwnerKey, ...]:
         """Return every owner that has a value."""
         return tuple(self._keys_of)

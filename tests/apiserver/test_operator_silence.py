@@ -15,7 +15,8 @@ from fakes.proxy import proxy_to
 from chatbot_core import names
 from chatbot_core.retry import Clockwork
 from chatbot_operator import kube as kube_module
-from chatbot_operator.feeders import Heartbeats, child_feed, list_watch, scope
+from chatbot_operator.feeders import child_feed, list_watch, scope
+from chatbot_operator.heartbeats import Heartbeats
 from chatbot_operator.kinds import Object, Ref
 from chatbot_operator.kube import connect
 from chatbot_operator.model import Child

@@ -36,7 +36,6 @@ class World:
     """The server's Lease and what happens when."""
 
     random: Random
-    slowest_s: float = 12.0
     live: Object | None = None
     now_s: float = 0.0
     version: int = 0
@@ -75,11 +74,6 @@ class World:
         if self.live is not None:
             self.put(self.live, self.live["metadata"]["uid"])
 
-    def delay_s(self) -> float:
-        """Return a delay: mostly short, sometimes longer than any timeout."""
-        longest_s = min(self.random.choice([0.0, 0.01, 0.1, 1.0, 4.0, 12.0]), self.slowest_s)
-        return longest_s * self.random.random()
-
 
 @dataclass(slots=True)
 class Node:
@@ -89,6 +83,8 @@ class Node:
     name: str
     zero_s: float
     rate: float
+    #: Its requests and their answers are mostly quick, and sometimes take up to this.
+    slowest_s: float = 0.02
     candidate: Candidate = field(init=False)
     live: Object | None = None
     last_renew_time: str = ""
@@ -105,6 +101,10 @@ class Node:
 
     def wall_s(self) -> float:
         return 1_790_000_000.0 + self.world.random.choice([0.0, 300.0, -300.0, self.world.now_s])
+
+    def delay_s(self) -> float:
+        longest_s = min(self.world.random.choice([0.0, 0.1, 1.0, 6.0, 12.0]), self.slowest_s)
+        return longest_s * self.world.random.random()
 
     def later(self, wait_s: float, what: Callable[[], None]) -> None:
         """Do it in `wait_s`, or when the process is thawed, unless it has died."""
@@ -132,7 +132,7 @@ class Node:
                     then(answer)
 
             if self.world.now_s >= self.cut_off_until_s:
-                self.later(self.world.delay_s(), arrives)
+                self.later(self.delay_s(), arrives)
 
         def gives_up() -> None:
             if not answered[0]:
@@ -140,7 +140,7 @@ class Node:
                 self.decided()
 
         if self.world.now_s >= self.cut_off_until_s:
-            self.world.after(self.world.delay_s(), at_server)
+            self.world.after(self.delay_s(), at_server)
         self.later(REQUEST_TIMEOUT_S, gives_up)
 
     def step(self) -> None:
@@ -228,11 +228,17 @@ class Node:
 
 
 def build(random: Random, processes: int) -> tuple[World, list[Node]]:
-    world = World(random, slowest_s=random.choice([0.02, 1.0, 12.0]))
+    world = World(random)
     if random.random() < 0.8:
         world.create(lease.missing(REF, random.choice(["", "a process before"])))
     nodes = [
-        Node(world, f"p{i}", random.uniform(0, 1e6), random.choice([0.97, 1.0, 1.03]))
+        Node(
+            world,
+            f"p{i}",
+            zero_s=random.uniform(0, 1e6),
+            rate=random.choice([0.97, 1.0, 1.03]),
+            slowest_s=random.choice([0.02, 0.02, 1.0, 12.0]),
+        )
         for i in range(processes)
     ]
     for node in nodes:
@@ -271,7 +277,7 @@ def test_no_two_processes_ever_write_at_once(seed: int, processes: int) -> None:
 @given(SEEDS)
 def test_on_a_quick_network_a_dead_leader_is_replaced_in_time(seed: int) -> None:
     random = Random(seed)
-    world = World(random, slowest_s=0.05)
+    world = World(random)
     world.create(lease.missing(REF, ""))
     nodes = [Node(world, f"p{i}", random.uniform(0, 1e6), 1.0) for i in range(3)]
     for node in nodes:

@@ -11,7 +11,8 @@ from chatbot_core import names
 from chatbot_core.errors import ChatbotError, Denied, NotFound
 from chatbot_core.retry import Clockwork
 from chatbot_operator import entries, feeders
-from chatbot_operator.feeders import Heartbeats, autoscaler_feed, list_watch
+from chatbot_operator.feeders import autoscaler_feed, list_watch
+from chatbot_operator.heartbeats import Heartbeats
 from chatbot_operator.kinds import AUTOSCALERS, Object, Ref
 from chatbot_operator.model import Autoscaler, OperatorSettings
 from chatbot_operator.observe import World, observe

@@ -20,13 +20,13 @@ from chatbot_operator.feeders import (
     SECRET_CALM_S,
     STATUS_BUSY_S,
     STATUS_CALM_S,
-    Heartbeats,
     SecretPoll,
     StatusPoll,
     child_feed,
     list_once,
     list_watch,
 )
+from chatbot_operator.heartbeats import Heartbeats
 from chatbot_operator.kinds import Object, Ref
 from chatbot_operator.kube import WatchExpiredError
 from chatbot_operator.model import Child, Owner, Pod, WantedSecret

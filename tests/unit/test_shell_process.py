@@ -9,7 +9,8 @@ import pytest
 
 from chatbot_core import names
 from chatbot_operator import entries, events, health
-from chatbot_operator.feeders import Heartbeats
+from chatbot_operator.heartbeats import Echo, Heartbeats
+from chatbot_operator.kinds import Ref
 from chatbot_operator.main import arguments
 from chatbot_operator.model import Child, Pod
 from chatbot_operator.telemetry import Telemetry
@@ -29,12 +30,19 @@ def test_flags_win_over_the_environment_and_the_environment_over_defaults() -> N
     assert process.operator_class == "blue"
 
 
-@pytest.mark.parametrize(("silent_s", "expected"), [(1.0, 200), (181.0, 503)])
-async def test_a_silent_watch_fails_the_liveness_probe(silent_s: float, expected: int) -> None:
-    now = [100.0]
+@pytest.mark.parametrize(
+    ("silent_s", "others_s", "expected"),
+    [(1.0, 1.0, 200), (181.0, 1.0, 503), (181.0, 181.0, 200), (1801.0, 1801.0, 503)],
+)
+async def test_a_restart_is_asked_for_where_it_could_help(
+    silent_s: float, others_s: float, expected: int
+) -> None:
+    now = [0.0]
     heartbeats = Heartbeats(lambda: now[0])
-    heartbeats.beat("ConfigMap@")
-    now[0] += silent_s
+    for scope, at_s in (("ConfigMap@", -silent_s), ("Pod@", -others_s)):
+        now[0] = at_s
+        heartbeats.beat(scope)
+    now[0] = 0.0
     telemetry = Telemetry()
     pulse = health.Pulse(telemetry, heartbeats)
     async with (
@@ -43,6 +51,57 @@ async def test_a_silent_watch_fails_the_liveness_probe(silent_s: float, expected
     ):
         assert (await http.get("/livez")).status_code == expected
         assert (await http.get("/readyz")).status_code == 503
+
+
+def test_a_refused_watch_lives_but_has_no_news() -> None:
+    now = [0.0]
+    heartbeats = Heartbeats(lambda: now[0])
+    for scope in ("ConfigMap@", "Pod@"):
+        heartbeats.beat(scope)
+    now[0] = 500.0
+    heartbeats.beat("Pod@")
+    heartbeats.answered("ConfigMap@")
+    assert heartbeats.silent_s() == (0.0, 0.0)
+    assert heartbeats.oldest_s() == 500.0
+
+
+CHAT, DOCS = Ref(names.KIND, "ns", "chat"), Ref(names.KIND, "ns", "docs")
+
+
+def test_a_watch_that_tells_what_lists_show_is_alive() -> None:
+    echo = Echo()
+    assert not echo.listed("@", {CHAT: 7})
+    echo.told(CHAT, 8)
+    assert echo.listed("@", {CHAT: 8})
+    assert echo.listed("@", {})
+    assert not echo.dead.is_set()
+
+
+def test_a_watch_that_has_not_told_by_the_next_list_is_dead() -> None:
+    echo = Echo()
+    echo.told(CHAT, 7)
+    assert not echo.listed("@", {CHAT: 7, DOCS: 8})
+    assert not echo.dead.is_set()
+    echo.listed("@", {CHAT: 7, DOCS: 8})
+    assert echo.dead.is_set()
+    echo.begin()
+    assert not echo.dead.is_set()
+
+
+def test_what_vanished_need_not_be_told() -> None:
+    echo = Echo()
+    echo.listed("@", {CHAT: 7})
+    echo.gone(CHAT)
+    echo.listed("@", {})
+    assert not echo.dead.is_set()
+
+
+def test_a_watch_is_started_anew_once_lists_are_allowed_again() -> None:
+    echo = Echo()
+    echo.failed("@")
+    assert not echo.dead.is_set()
+    echo.listed("@", {})
+    assert echo.dead.is_set()
 
 
 async def test_a_late_loop_is_trouble() -> None:
