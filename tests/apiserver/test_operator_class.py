@@ -10,7 +10,7 @@ from fakes.objects import cluster, cluster_ref
 
 from chatbot_core import names
 from chatbot_operator import status
-from chatbot_operator.kinds import RESOURCES, Ref
+from chatbot_operator.kinds import WATCHED, Ref
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def _no_held_back_status(monkeypatch: pytest.MonkeyPatch) -> None:
 async def identities(admin: Admin, namespace: str) -> dict[tuple[str, str], tuple[str, int]]:
     """Return UID and generation of everything that carries our labels, pods included."""
     found = {}
-    for kind in set(RESOURCES) - {names.KIND, "Event"}:
+    for kind in (*WATCHED, "Secret"):
         for item in await admin.list(kind, namespace):
             meta = item["metadata"]
             if names.LABEL_INSTANCE in (meta.get("labels") or {}):

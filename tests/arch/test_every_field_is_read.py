@@ -108,6 +108,12 @@ OBJECTS: tuple[dict[str, Any], ...] = (
         "deletionPolicy": "Retain",
         "suspend": False,
         "operatorClass": "team-a",
+        "imagePullSecrets": [{"name": "registry"}],
+        "proxy": {
+            "httpProxy": "http://proxy:1",
+            "httpsProxy": "http://proxy:2",
+            "noProxy": [".example.com"],
+        },
         "api": {"scaling": {"minReplicas": 2}, "pod": TIER_POD},
         "ingest": {
             "scaling": {"minReplicas": 1},
@@ -180,6 +186,7 @@ ROLLED: dict[Edit, set[str]] = {
     Edit.ROLLS_API: {"api"},
     Edit.ROLLS_SHARDS: {"shard"},
     Edit.ROLLS_INGEST: {"ingest"},
+    Edit.ROLLS_OUTWARD: {"api", "ingest", "inference"},
     Edit.ROLLS_INFERENCE: {"inference"},
     Edit.ROLLS_INFERENCE_AND_API: {"api", "inference"},
     Edit.ROLLS_INGEST_AND_API: {"api", "ingest"},

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import httpx
 import pytest
+from botocore.utils import get_environ_proxies
 from fakes.operator_world import MINIMAL, World, golden_spec
 
 from chatbot_core import names, quantity
+from chatbot_core.v1alpha1.outward import NEVER_PROXIED
 from chatbot_core.v1alpha1.pods import ClusterPod, InferenceResources, Resources, TierPod, merged
 from chatbot_operator.desired.stated import resources
 from chatbot_operator.model import Json
@@ -217,6 +220,66 @@ def test_resources_are_those_of_the_main_container() -> None:
             if container["resources"]["requests"]["cpu"] == "7"
         }
         assert asking == {name}, tier
+
+
+def test_proxies_reach_the_containers_that_speak_to_what_is_outside() -> None:
+    proxy = {"httpsProxy": "http://proxy:3128", "noProxy": [".example.com"]}
+    found = {
+        (name, container["name"]): {
+            one["name"]: one["value"]
+            for one in container.get("env", ())
+            if one["name"] in names.ENV_PROXIES
+        }
+        for name, template in templates({**MINIMAL, "proxy": proxy}).items()
+        for key in ("initContainers", "containers")
+        for container in template["spec"].get(key, [])
+    }
+    told = {
+        "HTTPS_PROXY": "http://proxy:3128",
+        "NO_PROXY": "localhost,127.0.0.1,.svc,.svc.cluster.local,.example.com",
+    }
+    assert {who for who, environment in found.items() if environment} == {
+        ("api", "api"),
+        ("ingest", "ingest"),
+        ("inference", "inference-proxy"),
+        ("inference", "ollama"),
+    }
+    assert all(environment in ({}, told) for environment in found.values())
+
+
+@pytest.mark.parametrize(
+    ("url", "direct"),
+    [
+        ("http://docs-store-main.team-a.svc:7070/documents", True),
+        ("http://docs-store-main.team-a.svc.cluster.local:7070", True),
+        ("http://127.0.0.1:11434", True),
+        ("https://s3.eu-central-1.amazonaws.com", False),
+    ],
+)
+def test_no_client_asks_a_service_of_the_cluster_through_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, url: str, direct: bool
+) -> None:
+    for name in (*names.ENV_PROXIES, *(name.lower() for name in names.ENV_PROXIES)):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("NO_PROXY", ",".join(NEVER_PROXIED))
+    assert (get_environ_proxies(url) == {}) is direct
+    with httpx.Client() as client:
+        through = client._transport_for_url(httpx.URL(url))
+        assert (through is client._transport) is direct
+
+
+def test_pull_secrets_stand_in_every_pod_and_in_the_name_of_the_migration() -> None:
+    world = World(spec={**MINIMAL, "imagePullSecrets": [{"name": "registry"}]}).created()
+    pods = [one["spec"]["template"]["spec"] for one in world.objects.values() if _has_pods(one)]
+    assert [pod["imagePullSecrets"] for pod in pods] == [[{"name": "registry"}]] * 8
+    jobs = {name for kind, name in world.objects if kind == "Job"}
+    assert not jobs & set(dict.fromkeys(name for _, name in World().created().objects))
+
+
+def _has_pods(one: Json) -> bool:
+    return "template" in one.get("spec", {})
 
 
 def test_every_variable_that_we_set_is_refused_by_the_schema() -> None:

@@ -22,6 +22,7 @@ class Edit(StrEnum):
     ROLLS_INGEST = "rolls ingest"
     ROLLS_INFERENCE = "rolls inference"
     ROLLS_INFERENCE_AND_API = "rolls inference and API"
+    ROLLS_OUTWARD = "rolls ingest, inference and API"
     ROLLS_INGEST_AND_API = "rolls ingest and API"
     ROLLS_DATABASE = "rolls the managed database"
     ROLLS_RUNTIME = "rolls every tier of the runtime"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from chatbot_core import names
 from chatbot_core.v1alpha1.fields import (
     Edit,
@@ -17,6 +19,7 @@ from chatbot_core.v1alpha1.fields import (
     stated,
 )
 from chatbot_core.v1alpha1.inference import Inference
+from chatbot_core.v1alpha1.outward import Proxy, PullSecret
 from chatbot_core.v1alpha1.pods import ClusterPod, TierPod
 from chatbot_core.v1alpha1.release import RuntimeImage, Version
 from chatbot_core.v1alpha1.scaling import ApiScaling, Scaling
@@ -142,6 +145,15 @@ class ChatbotClusterSpec(Object):
         "Operator that takes care of this object, by its --operator-class; unset: the one without.",
         default=None,
     )
+    image_pull_secrets: tuple[PullSecret, ...] = Field(
+        default_factory=tuple,
+        max_length=8,
+        json_schema_extra={
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["name"],
+        },
+    )
+    proxy: Proxy | None = None
     pod: ClusterPod | None = below(Edit.ROLLS_EVERY_TIER)
     api: Api = Api()
     ingest: Ingest = Ingest()

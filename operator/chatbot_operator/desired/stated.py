@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from chatbot_core import quantity
+from chatbot_core import names, quantity
 from chatbot_core.names import Component
 from chatbot_core.v1alpha1 import ChatbotClusterSpec
 from chatbot_core.v1alpha1.fields import Object
+from chatbot_core.v1alpha1.outward import NEVER_PROXIED
 from chatbot_core.v1alpha1.pods import InferencePod, Resources, TierPod, merged
 from chatbot_operator.desired import context
 from chatbot_operator.desired.context import Context
@@ -20,6 +21,8 @@ from chatbot_operator.model import Json
 
 #: The container that a tier's resources speak of; elsewhere it has its component's name.
 _MAIN: Final[dict[str, str]] = {Component.INFERENCE: "ollama", Component.DATABASE: "postgres"}
+#: Containers that speak to what is outside; shards and the database never do.
+_OUTWARD: Final = frozenset({"api", "ingest", "inference-proxy", "ollama", "erase"})
 
 
 def template(ctx: Context, component: str, made: Json) -> Json:
@@ -44,18 +47,33 @@ def template(ctx: Context, component: str, made: Json) -> Json:
         "topologySpreadConstraints": spread,
         "priorityClassName": settings.priority_class_name,
         "runtimeClassName": settings.runtime_class_name,
+        "imagePullSecrets": [_plain(one) for one in ctx.spec.image_pull_secrets],
     }
     spec = {**made["spec"], **{key: value for key, value in placement.items() if value}}
-    env = [_plain(one) for one in settings.env]
+    proxies, env = _proxies(ctx.spec), [_plain(one) for one in settings.env]
     main = _MAIN.get(component.partition("-")[0], component.partition("-")[0])
     stated = (tier.resources if tier else None) or Resources()
     for key in ("initContainers", "containers"):
         if key in spec:
             spec[key] = [
-                _container(one, env, stated if one["name"] == main else Resources())
+                _container(
+                    one,
+                    [*(proxies if one["name"] in _OUTWARD else ()), *env],
+                    stated if one["name"] == main else Resources(),
+                )
                 for one in spec[key]
             ]
     return {"metadata": metadata, "spec": spec}
+
+
+def _proxies(spec: ChatbotClusterSpec) -> list[Json]:
+    """Return the environment that HTTP clients read, [] where no proxy is stated."""
+    proxy = spec.proxy
+    if proxy is None:
+        return []
+    direct = ",".join((*NEVER_PROXIED, *proxy.no_proxy))
+    values = zip(names.ENV_PROXIES, (proxy.http_proxy, proxy.https_proxy, direct), strict=True)
+    return [{"name": name, "value": value} for name, value in values if value]
 
 
 def _tier_pod(spec: ChatbotClusterSpec, component: str) -> TierPod | InferencePod | None:
@@ -103,7 +121,8 @@ def of_every_pod(spec: ChatbotClusterSpec) -> Json:
     """Return what is stated for the pods of every tier, {} where nothing is."""
     pod = spec.pod.model_dump(mode="json", exclude_defaults=True) if spec.pod else {}
     pod.pop("service_account_annotations", None)
-    return {"pod": pod} if pod else {}
+    pull = [one.name for one in spec.image_pull_secrets]
+    return {key: value for key, value in {"pod": pod, "pull": pull}.items() if value}
 
 
 def service_account_annotations(spec: ChatbotClusterSpec) -> Mapping[str, str]:

@@ -56,8 +56,9 @@ class InferenceProxies:
         self._rows: tuple[MemberRow, ...] = ()
         self._read_at_s = float("-inf")
         self._sent: Counter[str] = Counter()
+        # Pods of this cluster are asked directly, whatever proxy the environment names.
         self._http = httpx.AsyncClient(
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64)
+            trust_env=False, limits=httpx.Limits(max_connections=None, max_keepalive_connections=64)
         )
 
     async def close(self) -> None:
