@@ -169,6 +169,34 @@ def applied(plan: Plan) -> list[tuple[str, str, str]]:
     ]
 
 
+def report(document: RuntimeConfig) -> RuntimeStatus:
+    """Return what an API pod tells once every process runs the document and the test passed."""
+    hashes = config.acknowledgements(document)
+    members = [
+        Member(role=role, name=f"{told}-0", config_hash=value, ready=True, endpoint=endpoint)
+        for told, value in hashes.items()
+        for role, _, endpoint in [told.partition(" ")]
+        if role != names.Role.SHARD
+    ]
+    members += [
+        Member(
+            role=names.Role.SHARD,
+            name=f"shard-{i}-0",
+            config_hash=hashes[names.Role.SHARD],
+            ready=True,
+            shard=i,
+        )
+        for i in range(document.live.retrieval.shards)
+    ]
+    return RuntimeStatus(
+        schema_version=1,
+        members=tuple(members),
+        retrieval=RetrievalStatus(generation=1, slot_map_epoch=1, documents=12345, chunks=987),
+        model=ModelStatus(name="smollm2:135m", digest="sha256:1", loaded=True),
+        self_test=SelfTestResult(wanted=document.live.self_test.wanted, passed=True),
+    )
+
+
 @dataclass(repr=False)
 class World:
     """One object and its children; every verb changes the world and returns it."""
@@ -332,31 +360,7 @@ class World:
 
     def reporting(self, **changes: Any) -> World:
         """Let an API pod tell that every process runs the current document and the test passed."""
-        document = self.config()
-        hashes = config.acknowledgements(document)
-        members = [
-            Member(role=role, name=f"{told}-0", config_hash=value, ready=True, endpoint=endpoint)
-            for told, value in hashes.items()
-            for role, _, endpoint in [told.partition(" ")]
-            if role != names.Role.SHARD
-        ]
-        members += [
-            Member(
-                role=names.Role.SHARD,
-                name=f"shard-{i}-0",
-                config_hash=hashes[names.Role.SHARD],
-                ready=True,
-                shard=i,
-            )
-            for i in range(document.live.retrieval.shards)
-        ]
-        told = RuntimeStatus(
-            schema_version=1,
-            members=tuple(members),
-            retrieval=RetrievalStatus(generation=1, slot_map_epoch=1, documents=12345, chunks=987),
-            model=ModelStatus(name="smollm2:135m", digest="sha256:1", loaded=True),
-            self_test=SelfTestResult(wanted=document.live.self_test.wanted, passed=True),
-        )
+        told = report(self.config())
         self.runtime = Fact(told.model_copy(update=changes), self.now_s, known=True)
         return self
 
