@@ -35,6 +35,10 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
             "outcome": report.outcome,
         }
     )
+    if report.when == "call":
+        for name, line in report.user_properties:
+            if name == "said":
+                _write({"kind": "said", "id": report.nodeid, "line": line})
 
 
 def pytest_runtest_logfinish(nodeid: str) -> None:

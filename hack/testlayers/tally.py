@@ -48,7 +48,7 @@ class Tally:
     running: str = ""
 
     def feed(self, line: str) -> str:
-        """Take one event; return a sentence when a test just failed or was skipped, else ''."""
+        """Take one event; return what to tell: a failed or skipped test, or what a test says."""
         event = json.loads(line)
         test: str = event["id"]
         match event["kind"]:
@@ -57,6 +57,8 @@ class Tally:
             case "finish":
                 self.running = ""
                 self.finished.add(test)
+            case "said":
+                return f"  {event['line']}"
             case _:
                 return self._phase(test, event["outcome"], event["seconds"])
         return ""

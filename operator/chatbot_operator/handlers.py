@@ -7,9 +7,12 @@ what a handler does is one call that cannot fail. Retries live in the work queue
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import signal
-from typing import Any
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import kopf
 
@@ -21,6 +24,18 @@ from chatbot_operator.observe import World
 from chatbot_operator.store import Entry
 
 _log = logging.getLogger(__name__)
+#: When credentials are read again, unless the API server has refused them before.
+CREDENTIALS_S: Final = 86400.0
+#: Before every login but the first, so that credentials refused for good do not spin.
+LOGIN_PAUSE_S: Final = 1.0
+
+
+def as_new(found: kopf.ConnectionInfo) -> kopf.ConnectionInfo:
+    """Return the same credentials with another time of expiry.
+
+    An API server in trouble refuses good ones (401); kopf never takes equal ones again, and ends.
+    """
+    return replace(found, expiration=datetime.now(UTC) + timedelta(seconds=CREDENTIALS_S))
 
 
 def registry(world: World, echo: Echo) -> kopf.OperatorRegistry:
@@ -37,9 +52,13 @@ def registry(world: World, echo: Echo) -> kopf.OperatorRegistry:
         settings.networking.connect_timeout = 10
         settings.networking.request_timeout = 30
 
+    pauses_s = itertools.chain([0.0], itertools.repeat(LOGIN_PAUSE_S))
+
     @kopf.on.login(registry=handlers)
     async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+        await asyncio.sleep(next(pauses_s))
+        found = kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+        return as_new(found) if found else None
 
     @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=handlers)
     async def changed(event: kopf.RawEvent, **_: Any) -> None:

@@ -41,6 +41,7 @@ class Store(Generic[K, V]):
         self._shields: dict[K, int] = {}
         self._meanwhile: dict[str, dict[K, int]] = {}
         self._gone: dict[K, int] = {}
+        self._listed_at: dict[str, int] = {}
         self._scopes: dict[str, bool] = {}
         self._scope_of: dict[K, str] = {}
         self._all_listed = asyncio.Event()
@@ -100,29 +101,41 @@ class Store(Generic[K, V]):
             key for key, where in self._scope_of.items() if where == scope and key not in listed
         ]
         for key in gone:
-            if key not in newer:
-                self.vanished(key, version)
+            if key not in newer and self._shields.get(key, 0) <= version:
+                self._drop(key, version)
         for key, entry in listed.items():
             # The list shows every write up to its version, also where the object is older.
             if key not in newer and self._shields.get(key, 0) <= version:
                 self._shields.pop(key, None)
                 self._put(scope, key, entry)
-        self._gone = {key: at for key, at in self._gone.items() if at > version}
+        began_again = version < self._listed_at.get(scope, 0)
+        self._listed_at[scope] = version
+        self._gone = {k: at for k, at in self._gone.items() if at > version and not began_again}
         self._scopes[scope] = True
         if self.complete:
             self._all_listed.set()
 
     def seen(self, scope: str, key: K, entry: Entry[V]) -> None:
-        """Take one event of a watch, unless a write of ours is newer."""
-        if entry.version < self._shields.get(key, 0):
+        """Take one event of a watch, unless newer news is known.
+
+        A watch that goes on at another API server may tell again what was true before.
+        """
+        if entry.version < self._newest(key):
             return
         self._shields.pop(key, None)
         self._put(scope, key, entry)
 
     def vanished(self, key: K, version: int) -> None:
-        """Take the news that the key has no object at this version."""
-        if version < self._shields.get(key, 0):
-            return
+        """Take the news that the key has no object at this version, unless newer is known."""
+        if version >= self._newest(key):
+            self._drop(key, version)
+
+    def _newest(self, key: K) -> int:
+        entry = self._entries.get(key)
+        known = 0 if entry is None else entry.version
+        return max(known, self._shields.get(key, 0), self._gone.get(key, 0))
+
+    def _drop(self, key: K, version: int) -> None:
         self._shields.pop(key, None)
         self._gone[key] = version
         self._note(self._scope_of.get(key, ""), key, version)

@@ -36,6 +36,11 @@ def test_the_test_that_hung_is_known_and_does_not_count_as_passed() -> None:
     assert tally.ends() == ["passed"]
 
 
+def test_what_a_test_says_is_told_also_when_it_passed() -> None:
+    told = json.dumps({"kind": "said", "id": "tests/crash/test_a.py::test_one", "line": "3 of 3"})
+    assert Tally().feed(told) == "  3 of 3"
+
+
 def test_a_skipped_test_and_a_missing_layer_fail_the_run() -> None:
     outcomes = [
         Outcome("unit", passed=3),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import httpx
+import kopf
 import pytest
 
 from chatbot_core import names
-from chatbot_operator import entries, events, health
+from chatbot_operator import entries, events, handlers, health
 from chatbot_operator.heartbeats import Echo, Heartbeats
 from chatbot_operator.kinds import Ref
 from chatbot_operator.main import arguments
@@ -102,6 +104,14 @@ def test_a_watch_is_started_anew_once_lists_are_allowed_again() -> None:
     assert not echo.dead.is_set()
     echo.listed("@", {})
     assert echo.dead.is_set()
+
+
+def test_credentials_that_were_refused_once_are_tried_again() -> None:
+    # kopf drops what it knows as refused, by comparing all of it.
+    found = kopf.ConnectionInfo(server="https://kubernetes.example", token="valid")
+    first, second = handlers.as_new(found), handlers.as_new(found)
+    assert first != second
+    assert replace(first, expiration=None) == found
 
 
 async def test_a_late_loop_is_trouble() -> None:

@@ -90,6 +90,31 @@ def test_a_server_whose_versions_begin_again_is_believed() -> None:
     assert store.of_owner(OWNER) == {"x": "restored"}
 
 
+def test_after_versions_have_begun_again_what_was_deleted_before_may_come() -> None:
+    store, _ = made()
+    store.replace(SCOPE, {"x": entry("old", 100)}, 100)
+    store.vanished("x", 101)
+    store.replace(SCOPE, {}, 9)
+    store.seen(SCOPE, "x", entry("restored", 10))
+    assert store.of_owner(OWNER) == {"x": "restored"}
+
+
+def test_a_watch_that_tells_the_past_once_more_changes_nothing() -> None:
+    store, woken = made()
+    store.seen(SCOPE, "edited", entry("old", 1))
+    store.seen(SCOPE, "deleted", entry("old", 2))
+    store.seen(SCOPE, "edited", entry("new", 3))
+    store.vanished("deleted", 4)
+    store.vanished("made again", 5)
+    store.seen(SCOPE, "made again", entry("new", 6))
+    woken.clear()
+    store.seen(SCOPE, "edited", entry("old", 1))
+    store.seen(SCOPE, "deleted", entry("old", 2))
+    store.vanished("made again", 5)
+    assert store.of_owner(OWNER) == {"edited": "new", "made again": "new"}
+    assert woken == []
+
+
 def test_a_list_that_is_newer_than_our_write_settles_it() -> None:
     store, woken = made()
     store.wrote(SCOPE, "x", entry("ours", 5))
