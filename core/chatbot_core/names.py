@@ -152,9 +152,11 @@ SECRETS_DIR: Final = "/etc/chatbot/secrets"
 FILE_DSN: Final = "database/dsn"
 FILE_DATABASE_CA: Final = "database/ca.crt"
 FILE_INTERNAL_TOKEN: Final = "internal/token"  # noqa: S105 - a path
-FILE_ACCESS_KEY_ID: Final = "documents/accessKeyId"
-FILE_SECRET_ACCESS_KEY: Final = "documents/secretAccessKey"  # noqa: S105 - a path
-FILE_DOCUMENTS_CA: Final = "documents/ca.crt"
+#: Folder of the only document store; each of several has one of its own below it.
+DOCUMENTS_FOLDER: Final = "documents"
+FILE_ACCESS_KEY_ID: Final = f"{DOCUMENTS_FOLDER}/{KEY_ACCESS_KEY_ID}"
+FILE_SECRET_ACCESS_KEY: Final = f"{DOCUMENTS_FOLDER}/{KEY_SECRET_ACCESS_KEY}"
+FILE_CA: Final = "ca.crt"
 #: Of the one endpoint that an inference proxy stands before.
 FILE_ENDPOINT_TOKEN: Final = "endpoint/token"  # noqa: S105 - a path
 FILE_ENDPOINT_CA: Final = "endpoint/ca.crt"

@@ -61,6 +61,7 @@ class Reason(StrEnum):
     WAITING_FOR_SLOTS = "WaitingForSlots"
     VOLUME_CANNOT_GROW = "VolumeCannotGrow"
     VOLUME_CANNOT_SHRINK = "VolumeCannotShrink"
+    STORE_HOLDS_DOCUMENTS = "StoreHoldsDocuments"
     WRITE_REFUSED = "WriteRefused"
     AUTOSCALER_FOUND = "AutoscalerFound"
     DRAINING = "Draining"
@@ -103,6 +104,7 @@ SENTENCES: Final[dict[Reason, str]] = {
     Reason.WAITING_FOR_SLOTS: "A shard that is to go still owns slots; it goes when they moved.",
     Reason.VOLUME_CANNOT_GROW: "A claim did not grow; its storage class must allow it.",
     Reason.VOLUME_CANNOT_SHRINK: "A claim is larger than the spec says; state its size or more.",
+    Reason.STORE_HOLDS_DOCUMENTS: "A store was taken off the spec with documents in it; list it.",
     Reason.WRITE_REFUSED: "The API server refused a write; the message quotes it.",
     Reason.AUTOSCALER_FOUND: "Somebody else scales a child; the message names who. Delete that.",
     Reason.DRAINING: "The object is being deleted; what writes ends before anything is erased.",
@@ -131,6 +133,7 @@ STALLING: Final = frozenset(
         Reason.NO_ROOM_FOR_SURGE,
         Reason.VOLUME_CANNOT_GROW,
         Reason.VOLUME_CANNOT_SHRINK,
+        Reason.STORE_HOLDS_DOCUMENTS,
         Reason.WRITE_REFUSED,
         Reason.ERASE_FAILED,
         Reason.ERASE_OVERDUE,

@@ -35,7 +35,7 @@ class _Document(BaseModel):
 
 
 class S3Store(_Document):
-    """An S3 bucket; credentials stand in the Secret files of `names`."""
+    """An S3 bucket; its credentials are files of this folder, below that of all Secrets."""
 
     kind: Literal["s3"] = "s3"
     name: str = "main"
@@ -46,6 +46,7 @@ class S3Store(_Document):
     path_style: bool = False
     server_side_encryption: str = ""
     create_bucket: bool = False
+    folder: str = _only_where_stated(names.DOCUMENTS_FOLDER)
 
 
 class FolderStore(_Document):
@@ -299,3 +300,5 @@ class RuntimeStatus(_Document):
     retrieval: RetrievalStatus = RetrievalStatus()
     model: ModelStatus = ModelStatus()
     self_test: SelfTestResult = SelfTestResult()
+    #: Documents, and erasures that are due, by store; None from a runtime that does not count them.
+    stored: dict[str, int] | None = None

@@ -9,7 +9,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from chatbot_core import names
+from chatbot_core.runtime_config import RuntimeConfig
 from chatbot_operator.kinds import Object
 from chatbot_operator.model import Autoscaler, Child, Json, Owner, Pod, Secret
 from chatbot_operator.store import OwnerKey
@@ -168,7 +171,19 @@ def _of_kind(kind: str, obj: Object, spec: Json, status: Json) -> Mapping[str, A
         "ServiceAccount": (obj["metadata"].get("annotations"), names.ANNOTATION_CHOICE),
     }
     place, key = copies.get(kind, (None, ""))
-    return {"choice": str((place or {}).get(key) or "")}
+    kept: dict[str, Any] = {"choice": str((place or {}).get(key) or "")}
+    if kind == "ConfigMap":
+        kept["stores"] = listed_stores(str((obj.get("data") or {}).get(names.CONFIG_KEY) or ""))
+    return kept
+
+
+def listed_stores(document: str) -> tuple[str, ...]:
+    """Return the stores of a RuntimeConfig, () where somebody made it unreadable."""
+    try:
+        config = RuntimeConfig.model_validate_json(document)
+    except ValidationError:
+        return ()
+    return tuple(one.name for one in config.boot.api.stores)
 
 
 #: Types of conditions of a claim, and states of `allocatedResourceStatuses`: KEP-1790, of which

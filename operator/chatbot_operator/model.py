@@ -89,6 +89,8 @@ class Child:
     cluster_ip: str = ""
     # ConfigMap: the value of names.CHOICE_KEY; ServiceAccount: of names.ANNOTATION_CHOICE.
     choice: str = ""
+    # ConfigMap: the names of the document stores that its RuntimeConfig lists.
+    stores: tuple[str, ...] = ()
 
     @property
     def component(self) -> str:

@@ -71,11 +71,10 @@ def plan(observed: Observed, now_s: float) -> Plan:
     choice, no_step = upgrade.choice(observed, _kept_choices(observed), now_s)
     wanted = target.target(target.origin_of(observed, choice))
     if isinstance(wanted, Refusal):
-        new = status.refused_spec(owner, wanted.message, now_s)
-        written, wait_s = _status_step(observed, new, now_s)
-        return Plan(refusals=(wanted,), status=written, requeue_after_s=wait_s)
-    if owner.deleting:
-        return _end(observed, wanted, now_s)
+        return _refused_spec(observed, wanted, now_s)
+    other = (_end if owner.deleting else _store_stays)(observed, wanted, now_s)
+    if other is not None:
+        return other
     secret_refusals = _secret_refusals(observed, wanted)
     secret_steps = _secret_steps(observed, wanted, secret_refusals)
     child_steps, refusals = _child_steps(observed, wanted, secret_refusals)
@@ -103,6 +102,23 @@ def plan(observed: Observed, now_s: float) -> Plan:
         requeue_after_s=min(filter(None, waits_s), default=None),
         wanted_secrets=_wanted_secrets(wanted.secrets, observed),
     )
+
+
+def _refused_spec(observed: Observed, refusal: Refusal, now_s: float) -> Plan:
+    new = status.refused_spec(observed.owner, refusal, now_s)
+    written, wait_s = _status_step(observed, new, now_s)
+    return Plan(refusals=(refusal,), status=written, requeue_after_s=wait_s)
+
+
+def _store_stays(observed: Observed, wanted: Target, now_s: float) -> Plan | None:
+    """Return the plan that follows nothing of a spec which lacks a store that is in use."""
+    listed = frozenset(one.name for one in wanted.ctx.spec.documents.stores)
+    held = safety.store_holds_no_documents(listed, observed, now_s)
+    if held is None:
+        return None
+    # The internal token is wanted still: with it the runtime is asked how many are left.
+    asked = _wanted_secrets(wanted.secrets, observed)
+    return replace(_refused_spec(observed, held, now_s), wanted_secrets=asked)
 
 
 def _end(observed: Observed, wanted: Target, now_s: float) -> Plan:

@@ -160,7 +160,17 @@ def shared(picture: Picture) -> list[Finding]:
         if there.applied != child.applied:
             message = f"{there.kind} {there.name} is being changed"
             found.append(Finding(Reason.ROLLING_OUT, message, blocks=False))
-    return found
+    return [*found, *_unlisted(picture)]
+
+
+def _unlisted(picture: Picture) -> Iterator[Finding]:
+    """Yield the stores that documents were put in while they were taken off the spec."""
+    listed = {one.name for one in picture.ctx.spec.documents.stores}
+    stored = (picture.runtime.stored if picture.runtime else None) or {}
+    for name, count in sorted(stored.items()):
+        if count and name not in listed:
+            message = f"store {name} holds {count} documents and spec.documents.stores lacks it: "
+            yield Finding(Reason.STORE_HOLDS_DOCUMENTS, f"{message}list it again", blocks=False)
 
 
 def _refused(picture: Picture, tier: str | None) -> Iterator[Finding]:

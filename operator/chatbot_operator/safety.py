@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from chatbot_core import names, quantity
 from chatbot_core.errors import Invalid
+from chatbot_core.names import Component
 from chatbot_core.reasons import Reason
 from chatbot_core.v1alpha1 import ChatbotClusterSpec
 from chatbot_core.v1alpha1.storage import Documents
@@ -19,6 +21,9 @@ from chatbot_operator.model import (
     Step,
     step_key,
 )
+
+#: The runtime is asked every minute at the least.
+COUNTS_MAX_AGE_S: Final = 150.0
 
 
 def foreign_object_not_ours(child: Child, owner: Owner) -> Refusal | None:
@@ -92,6 +97,36 @@ def cache_is_settled(observed: Observed) -> Refusal | None:
         Reason.STATUS_UNKNOWN,
         "the watch has not shown our last write yet; nothing is removed before it has",
     )
+
+
+def store_holds_no_documents(
+    listed: frozenset[str], observed: Observed, now_s: float
+) -> Refusal | None:
+    """Refuse to follow a spec that lists a store no more which holds documents, or may do so.
+
+    A store was there if the config document lists it or a gateway of it runs.
+    """
+    owner, label = observed.owner, f"{Component.STORE.value}-"
+    ours = [one for one in observed.children.values() if one.owner_uid == owner.uid]
+    gateways = (one.labels.get(names.LABEL_COMPONENT, "") for one in ours if one.replicas)
+    former = {name for one in ours for name in one.stores}
+    former |= {one.removeprefix(label) for one in gateways if one.startswith(label)}
+    leaving = sorted(former - listed)
+    if not leaving:
+        return None
+    runtime = observed.runtime
+    fresh = runtime.fresh(now_s, COUNTS_MAX_AGE_S)
+    stored = runtime.value.stored if fresh and runtime.value else None
+    if runtime.value is None or stored is None or runtime.value.database != "ok":
+        message = f"spec.documents.stores: whether {', '.join(leaving)} still holds documents is "
+        message += "not known now; list it until an API pod can tell"
+        return Refusal("store_holds_no_documents", Reason.STATUS_UNKNOWN, message)
+    full = [f"{name} ({stored[name]})" for name in leaving if stored.get(name)]
+    if not full:
+        return None
+    message = f"spec.documents.stores: documents are still in {', '.join(full)}: "
+    message += "list it again, or delete these documents; nothing of the spec is followed before"
+    return Refusal("store_holds_no_documents", Reason.STORE_HOLDS_DOCUMENTS, message)
 
 
 def answers_go_on(

@@ -23,7 +23,7 @@ from chatbot_core.v1alpha1.status import (
     Tier,
 )
 from chatbot_operator import progress
-from chatbot_operator.model import Json, Observed, Owner
+from chatbot_operator.model import Json, Observed, Owner, Refusal
 from chatbot_operator.progress import Finding, Picture
 
 #: Least time between two writes that change no condition and no replica count.
@@ -87,9 +87,9 @@ def compute(picture: Picture) -> Json:
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def refused_spec(owner: Owner, message: str, now_s: float) -> Json:
+def refused_spec(owner: Owner, refusal: Refusal, now_s: float) -> Json:
     """Return the status of an object whose spec cannot be followed: the rest stays as it was."""
-    found = Finding(Reason.SPEC_INVALID, message)
+    found = Finding(refusal.reason, refusal.message)
     kept = [
         Verdict(ConditionType(kind), old["status"], Reason(old["reason"]), old.get("message", ""))
         for kind, old in _old_conditions(owner).items()
@@ -99,7 +99,7 @@ def refused_spec(owner: Owner, message: str, now_s: float) -> Json:
         _of(ConditionType.READY, found),
         _of(ConditionType.SPEC_VALID, found),
         *kept,
-        Verdict(ConditionType.STALLED, "True", found.reason, message),
+        *_course([found]),
     ]
     conditions = [
         one.model_dump(mode="json", by_alias=True) for one in _stamped(owner, stated, now_s)

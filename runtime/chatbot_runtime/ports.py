@@ -110,6 +110,13 @@ class Documents(Protocol):
         """Return the corpus as counted, over all workspaces but the self-test's."""
         ...
 
+    async def stored(self) -> dict[str, int]:
+        """Return by store how many documents it holds and how many objects wait to be erased.
+
+        The self-test's are left out: it makes them itself.
+        """
+        ...
+
 
 class EventLog(Protocol):
     """One event row per document and generation; slot counters order them."""

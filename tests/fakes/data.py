@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -245,6 +246,22 @@ class FakeDocuments:
             if document.store == store and document.doc_no not in self._world.deleted
         } | {known.job.key for known in self._world.jobs.values() if not known.failed}
         return tuple(object_id for object_id in object_ids if object_id not in named)
+
+    async def stored(self) -> dict[str, int]:
+        hidden = names.SELF_TEST_WORKSPACE
+        held = [
+            document.store
+            for document in self._world.documents.values()
+            if document.doc_no not in self._world.deleted and document.workspace != hidden
+        ]
+        held += [
+            str(known.job.payload["store"])
+            for known in self._world.jobs.values()
+            if known.job.kind == JobKind.ERASE
+            and not known.failed
+            and known.job.workspace != hidden
+        ]
+        return dict(Counter(held))
 
     async def counts(self) -> RetrievalStatus:
         hidden = names.SELF_TEST_WORKSPACE

@@ -20,6 +20,7 @@ from chatbot_core.runtime_config import (
     SelfTestResult,
 )
 from chatbot_operator.desired import config
+from chatbot_operator.entries import listed_stores
 from chatbot_operator.model import (
     Apply,
     Autoscaler,
@@ -124,6 +125,7 @@ def child_of(desired: Json, uid: str, before: Child | None = None) -> Child:
     specific: dict[str, Any] = {}
     if kind == "ConfigMap":
         specific["choice"] = desired["data"][names.CHOICE_KEY]
+        specific["stores"] = listed_stores(desired["data"][names.CONFIG_KEY])
     if kind == "ServiceAccount":
         specific["choice"] = desired["metadata"]["annotations"][names.ANNOTATION_CHOICE]
     if kind == "PersistentVolumeClaim":
@@ -193,6 +195,7 @@ def report(document: RuntimeConfig) -> RuntimeStatus:
         members=tuple(members),
         retrieval=RetrievalStatus(generation=1, slot_map_epoch=1, documents=12345, chunks=987),
         model=ModelStatus(name="smollm2:135m", digest="sha256:1", loaded=True),
+        stored={},
         self_test=SelfTestResult(wanted=document.live.self_test.wanted, passed=True),
     )
 

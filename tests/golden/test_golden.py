@@ -128,6 +128,7 @@ VERBS = {
     "wait": lambda world, it: setattr(world, "now_s", world.now_s + it),
     "lose-secret": lambda world, it: world.secrets.update({it: Fact(None, world.now_s, True)}),
     "refuse": _refuse,
+    "runtime-unknown": lambda world, _: setattr(world, "runtime", Fact.unknown()),
     "endpoint-not-ready": _endpoint_not_ready,
     "secret": lambda world, it: world.given_secret(it["name"], *it["keys"]),
     "foreign-secret": _foreign_secret,

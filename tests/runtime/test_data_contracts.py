@@ -18,6 +18,7 @@ from chatbot_runtime.domain.model import (
     DocumentState,
     Generation,
     Hit,
+    JobKind,
     Passage,
     SlotCounter,
     SlotMap,
@@ -282,6 +283,20 @@ async def test_the_corpus_is_counted_without_the_self_test(plane: Plane) -> None
     assert await plane.documents.counts() == RetrievalStatus(
         generation=1, slot_map_epoch=1, documents=2, chunks=5
     )
+
+
+async def test_each_store_is_counted_with_what_waits_to_be_erased_there(plane: Plane) -> None:
+    await plane.documents.register(replace(new("a"), store="main"))
+    await plane.documents.register(replace(new("b"), store="more"))
+    hidden = replace(new("c"), store="main", workspace="_self-test", object_id="_self-test/c")
+    await plane.documents.register(hidden)
+    gone, _ = await plane.documents.register(replace(new("d"), store="more"))
+    await plane.documents.delete("w", gone.doc_id)
+    assert await plane.documents.stored() == {"main": 1, "more": 2}
+    job = await plane.jobs.take([JobKind.ERASE], 60)
+    assert job is not None
+    assert await plane.jobs.finish(job)
+    assert await plane.documents.stored() == {"main": 1, "more": 1}
 
 
 async def test_an_unfinished_job_is_there_once_and_held_by_one(plane: Plane) -> None:

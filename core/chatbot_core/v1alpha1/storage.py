@@ -178,17 +178,22 @@ class Documents(Object):
 
     RULES: ClassVar = (
         (
-            "self.stores.all(s, oldSelf.stores.exists(o, o.name == s.name))",
-            "must keep its store; documents would be left behind",
+            (
+                "self.stores.all(s, !has(s.s3) || self.stores.exists_one(o, has(o.s3) && "
+                "o.s3.bucket == s.s3.bucket && (o.s3.prefix.startsWith(s.s3.prefix) || "
+                "s.s3.prefix.startsWith(o.s3.prefix))))"
+            ),
+            "must not overlap in a bucket; give each store there a prefix of its own",
             ".stores",
         ),
     )
     stores: tuple[Store, ...] = stated(
-        Edit.IMMUTABLE,
-        "The document stores; one for now.",
+        Edit.ROLLS_INGEST_AND_API,
+        "The document stores. New documents are spread over all; each stays where it was put, and "
+        "a store can leave once it holds none.",
         default=(Store(name="main", pvc=Claim()),),
         min_length=1,
-        max_length=1,
+        max_length=8,
         extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
 

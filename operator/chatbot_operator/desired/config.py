@@ -26,7 +26,7 @@ from chatbot_core.runtime_config import Inference as LiveInference
 from chatbot_core.v1alpha1 import ChatbotClusterSpec
 from chatbot_core.v1alpha1.inference import Endpoint, Inference, ManagedInference
 from chatbot_core.v1alpha1.storage import Store
-from chatbot_operator.desired import context, stated
+from chatbot_operator.desired import context, secrets, stated
 from chatbot_operator.desired.context import Context
 from chatbot_operator.model import Json
 
@@ -37,7 +37,7 @@ LASTING_ROLES: Final = (Role.API, Role.SHARD, Role.INGEST, Role.INFERENCE_PROXY)
 
 def boot(namespace: str, cluster: str, spec: ChatbotClusterSpec) -> Boot:
     """Return what processes read at start only."""
-    stores = tuple(_store(namespace, cluster, store) for store in spec.documents.stores)
+    stores = tuple(_store(namespace, cluster, spec, one) for one in spec.documents.stores)
     inference = spec.inference
     return Boot(
         api=ApiBoot(stores=stores, drain_s=inference.drain_seconds),
@@ -55,7 +55,7 @@ def _erase(namespace: str, cluster: str, spec: ChatbotClusterSpec) -> EraseBoot:
         return EraseBoot()
     buckets = [one for one in spec.documents.stores if one.s3 is not None]
     return EraseBoot(
-        stores=tuple(_store(namespace, cluster, one) for one in buckets),
+        stores=tuple(_store(namespace, cluster, spec, one) for one in buckets),
         database=spec.database.external is not None,
     )
 
@@ -89,7 +89,8 @@ def endpoint_boot(inference: Inference, endpoint: Endpoint) -> InferenceProxyBoo
     )
 
 
-def _store(namespace: str, cluster: str, store: Store) -> S3Store:
+def _store(namespace: str, cluster: str, spec: ChatbotClusterSpec, store: Store) -> S3Store:
+    folder = secrets.store_folder(spec.documents, store.name)
     if store.s3 is None:
         host = f"{names.store(cluster, store.name)}.{namespace}.svc"
         return S3Store(
@@ -98,6 +99,7 @@ def _store(namespace: str, cluster: str, store: Store) -> S3Store:
             endpoint=f"http://{host}:{names.PORT_STORE}",
             path_style=True,
             create_bucket=True,
+            folder=folder,
         )
     s3 = store.s3
     return S3Store(
@@ -108,6 +110,7 @@ def _store(namespace: str, cluster: str, store: Store) -> S3Store:
         prefix=s3.prefix,
         path_style=s3.path_style,
         server_side_encryption=s3.server_side_encryption or "",
+        folder=folder,
     )
 
 

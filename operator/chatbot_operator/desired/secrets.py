@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from chatbot_core import names
 from chatbot_core.names import Component, Role
 from chatbot_core.v1alpha1.inference import Endpoint
+from chatbot_core.v1alpha1.storage import Documents
 from chatbot_operator.desired import context
 from chatbot_operator.desired.context import Context
 from chatbot_operator.model import Json, Recipe
@@ -153,25 +155,30 @@ def _database_mounts(ctx: Context) -> list[Mount]:
     return mounts
 
 
-def _documents_mount(ctx: Context) -> Mount:
-    store = ctx.spec.documents.stores[0]
-    secret = names.store_secret(ctx.cluster, store.name)
-    if store.s3 is not None:
-        secret = store.s3.credentials_secret_ref.name
-    return Mount(
-        secret,
-        (
-            (names.KEY_ACCESS_KEY_ID, names.FILE_ACCESS_KEY_ID),
-            (names.KEY_SECRET_ACCESS_KEY, names.FILE_SECRET_ACCESS_KEY),
-        ),
-    )
+def store_folder(documents: Documents, name: str) -> str:
+    """Return the folder of a store's credentials below `names.SECRETS_DIR`."""
+    only = len(documents.stores) == 1
+    return names.DOCUMENTS_FOLDER if only else f"{names.DOCUMENTS_FOLDER}/{name}"
+
+
+def _documents_mounts(ctx: Context, wanted: Iterable[str]) -> Iterator[Mount]:
+    """Yield the credentials of the stores of these names."""
+    documents = ctx.spec.documents
+    for store in documents.stores:
+        if store.name not in wanted:
+            continue
+        secret = names.store_secret(ctx.cluster, store.name)
+        if store.s3 is not None:
+            secret = store.s3.credentials_secret_ref.name
+        folder = store_folder(documents, store.name)
+        keys = (names.KEY_ACCESS_KEY_ID, names.KEY_SECRET_ACCESS_KEY)
+        yield Mount(secret, tuple((key, f"{folder}/{key}") for key in keys))
 
 
 def _outside(ctx: Context) -> tuple[Mount, ...]:
     """Return what opens the places that the end of the object erases."""
     found = _database_mounts(ctx) if ctx.boot.erase.database else []
-    if ctx.boot.erase.stores:
-        found.append(_documents_mount(ctx))
+    found += _documents_mounts(ctx, {one.name for one in ctx.boot.erase.stores})
     return tuple(found)
 
 
@@ -190,7 +197,7 @@ def mounts(ctx: Context, role: Role) -> tuple[Mount, ...]:
     )
     found = [*_database_mounts(ctx), internal]
     if role in (Role.API, Role.INGEST):
-        found.append(_documents_mount(ctx))
+        found += _documents_mounts(ctx, {one.name for one in ctx.spec.documents.stores})
     if role is Role.API:
         admin = (
             (names.KEY_USERNAME, names.FILE_ADMIN_USERNAME),

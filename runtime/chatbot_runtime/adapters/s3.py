@@ -187,8 +187,8 @@ class S3Blobs:
     def _credentials(self) -> tuple[str, str] | None:
         try:
             return (
-                self._read_secret(names.FILE_ACCESS_KEY_ID),
-                self._read_secret(names.FILE_SECRET_ACCESS_KEY),
+                self._read_secret(f"{self._store.folder}/{names.KEY_ACCESS_KEY_ID}"),
+                self._read_secret(f"{self._store.folder}/{names.KEY_SECRET_ACCESS_KEY}"),
             )
         except NotFound:
             return None

@@ -36,17 +36,19 @@ def _make_store(settings: RuntimeSettings, store: Store) -> Blobs:
     # boto3 takes half a second to import; a process over a folder does without.
     from chatbot_runtime.adapters.s3 import S3Blobs
 
-    ca_file = settings.secret_path(names.FILE_DOCUMENTS_CA)
+    ca_file = settings.secret_path(f"{store.folder}/{names.FILE_CA}")
     return S3Blobs(store, settings.secret, unix_s, ca_file)
 
 
 async def start_stores(stores: Mapping[str, Blobs]) -> None:
-    """Make bucket or folder of every store, trying again while one is away."""
-    for name, store in stores.items():
-        while True:
-            try:
-                await store.start()
-                break
-            except Unavailable as error:
-                log.info("waiting for a document store", extra={"store": name, "why": str(error)})
-                await asyncio.sleep(_RETRY_S)
+    """Make bucket or folder of every store; one that is away holds up no other."""
+    await asyncio.gather(*(_start(store) for store in stores.values()))
+
+
+async def _start(store: Blobs) -> None:
+    while True:
+        try:
+            return await store.start()
+        except Unavailable as error:
+            log.info("waiting for a document store", extra={"store": store.name, "why": str(error)})
+            await asyncio.sleep(_RETRY_S)

@@ -18,6 +18,7 @@ from chatbot_core.runtime_config import Live
 from chatbot_runtime.domain import sniffing
 from chatbot_runtime.domain.admission import BoundedQueue
 from chatbot_runtime.domain.model import Document, DocumentState, NewDocument, Page
+from chatbot_runtime.domain.placement import place
 from chatbot_runtime.ports import BlobStore, Clock, Documents, EventLog, Shards
 from chatbot_runtime.services.slots import slot
 
@@ -127,14 +128,13 @@ class DocumentService:
         """
         _check_name(name)
         object_id, doc_id = f"{workspace}/{self.random_id()}", doc_id or self.random_id()
+        store = self._store_of(object_id)
         counted = _Counted(self.live().ingest.max_document_size_bytes)
         async with slot(self.uploads, self.clock):
             try:
-                await self._new_store.put(
-                    object_id, counted.through(content), "application/octet-stream"
-                )
+                await store.put(object_id, counted.through(content), "application/octet-stream")
             except (Invalid, Unavailable, asyncio.CancelledError):
-                await self._discard(object_id)
+                await _discard(store, object_id)
                 raise
             new = NewDocument(
                 doc_id=doc_id,
@@ -143,7 +143,7 @@ class DocumentService:
                 media_type=counted.media_type,
                 size_bytes=counted.size_bytes,
                 sha256=counted.sha256.digest(),
-                store=self._new_store.name,
+                store=store.name,
                 object_id=object_id,
                 slot=slot_map.slot_of(doc_id),
                 upload_key=upload_key,
@@ -151,10 +151,10 @@ class DocumentService:
             try:
                 document, created = await self.documents.register(new)
             except (Invalid, NotFound):
-                await self._discard(object_id)
+                await _discard(store, object_id)
                 raise
         if not created:
-            await self._discard(object_id)
+            await _discard(store, object_id)
         return document, created
 
     async def get(self, workspace: str, doc_id: str) -> Document:
@@ -203,17 +203,17 @@ class DocumentService:
                 return
             await asyncio.sleep(_POLL_S)
 
-    @property
-    def _new_store(self) -> BlobStore:
-        """Return the store that new documents go to: the first of the config."""
-        for store in self.stores.values():
-            return store
-        raise Unavailable("document store", "none is configured")
+    def _store_of(self, object_id: str) -> BlobStore:
+        """Return the store that a new object goes to."""
+        if not self.stores:
+            raise Unavailable("document store", "none is configured")
+        return self.stores[place(object_id, self.stores)]
 
-    async def _discard(self, object_id: str) -> None:
-        """Remove bytes that got no row; where that fails too the sweep finds them."""
-        with contextlib.suppress(Unavailable, NotFound):
-            await self._new_store.delete(object_id)
+
+async def _discard(store: BlobStore, object_id: str) -> None:
+    """Remove bytes that got no row; where that fails too the sweep finds them."""
+    with contextlib.suppress(Unavailable, NotFound):
+        await store.delete(object_id)
 
 
 def _check_name(name: str) -> None:

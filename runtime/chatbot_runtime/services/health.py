@@ -107,6 +107,7 @@ class Health:
             retrieval=await self.ports.documents.counts(),
             model=await self._model(),
             self_test=await self.self_test(),
+            stored=await self.ports.documents.stored(),
         )
 
     async def _model(self) -> ModelStatus:

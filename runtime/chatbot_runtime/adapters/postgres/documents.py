@@ -98,6 +98,16 @@ FROM generation g CROSS JOIN slot_map m WHERE g.reads
 """
 
 
+_STORED: Final = """
+SELECT store, count(*) FROM (
+    SELECT store FROM document WHERE NOT deleted AND workspace <> $1
+    UNION ALL
+    SELECT payload->>'store' FROM job
+    WHERE kind = $2 AND failed_at IS NULL AND workspace <> $1
+) AS held GROUP BY store
+"""
+
+
 class PostgresDocuments:
     """The port `Documents` over PostgreSQL."""
 
@@ -233,6 +243,11 @@ class PostgresDocuments:
         if row is None:
             raise Unavailable("database", "schema not migrated yet")
         return RetrievalStatus(**dict(row))
+
+    async def stored(self) -> dict[str, int]:
+        """Return by store how many documents it holds and how many objects wait to be erased."""
+        rows_ = await self._database.fetch(_STORED, names.SELF_TEST_WORKSPACE, JobKind.ERASE)
+        return {row["store"]: row["count"] for row in rows_}
 
 
 def _columns(new: NewDocument) -> tuple[object, ...]:
