@@ -15,7 +15,8 @@ from typing import Any, Final
 from chatbot_core import names
 from chatbot_core.retry import Clockwork
 from chatbot_operator import entries, feeders
-from chatbot_operator.feeders import CHILD_SELECTOR, Feed, Heartbeats
+from chatbot_operator.feeders import CHILD_SELECTOR, Feed
+from chatbot_operator.heartbeats import Heartbeats
 from chatbot_operator.kinds import Object, Ref, uid_of, version_of
 from chatbot_operator.kube import KubeClient, WriteRefused
 from chatbot_operator.model import Owner
