@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from fakes.apiserver import Admin, until
-from fakes.operator_world import World, golden_spec, managed_fields
+from fakes.managed_fields import managed_fields
+from fakes.operator_world import World, golden_spec
 
 from chatbot_core import names
 from chatbot_operator import drift, entries

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fakes.operator_world import World, golden_spec, managed_fields
+from fakes.managed_fields import managed_fields
+from fakes.operator_world import World, golden_spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

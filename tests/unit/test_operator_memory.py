@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import tracemalloc
 
-from fakes.operator_world import World, managed_fields
+from fakes.managed_fields import managed_fields
+from fakes.operator_world import World
 
 from chatbot_core import names
 from chatbot_operator import entries
