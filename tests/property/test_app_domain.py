@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chatbot_runtime.domain.chunking import chunk
@@ -104,6 +104,8 @@ def test_sentences_hold_every_visible_character_once(text: str) -> None:
     st.integers(0, 9),
 )
 @settings(max_examples=500)
+@example("[0[0]]", [], 0)
+@example("[1,[9]2]", [], 1)
 def test_no_split_of_a_stream_shows_a_marker_that_points_nowhere(
     answer: str, cuts: list[int], count: int
 ) -> None:

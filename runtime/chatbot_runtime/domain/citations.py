@@ -29,13 +29,14 @@ class MarkerFilter:
     """Takes an answer in pieces and gives it back without markers that point nowhere.
 
     `count` passages may be cited; `cited` collects the valid numbers in order of appearance.
-    Text that may still become a marker is held back until it is decided.
+    Text that may still become a marker is held back until it is decided; `_open` is what was shown
+    of one that is not closed.
     """
 
     count: int
     cited: list[int] = field(default_factory=list)
     _held: str = ""
-    _last: str = ""
+    _open: str = ""
 
     def feed(self, piece: str) -> str:
         """Return what may be shown after this piece."""
@@ -68,12 +69,13 @@ class MarkerFilter:
         numbers = [int(n) for n in match.group(1).split(",")]
         valid = [n for n in numbers if 1 <= n <= self.count]
         self.cited += [n for n in valid if n not in self.cited]
-        # Nothing may close up into a new marker where one was taken out.
-        gap = " " if not valid and self._last == "[" else ""
+        # Nothing may close up into a new marker where one was taken out; none holds two spaces.
+        gap = "  " if not valid and self._open else ""
         return self._show("".join(f"[{n}]" for n in valid) + gap)
 
     def _show(self, text: str) -> str:
-        self._last = text[-1:] or self._last
+        begun = _MARKER_BEGUN.search(self._open + text)
+        self._open = begun.group() if begun else ""
         return text
 
 
