@@ -40,11 +40,16 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One shard's StatefulSet: as it shall be, as it is, and the ordinals of its ready pods."""
+    """One shard's StatefulSet: as it shall be, as it is, and what its pods add to that.
+
+    `ready` are the ordinals of the pods that answer, `ending` is how many are being ended: those
+    are still counted by the status, but not among the updated ones.
+    """
 
     outline: Outline
     there: Child
     ready: frozenset[int]
+    ending: int
 
     @property
     def name(self) -> str:
@@ -72,9 +77,14 @@ class Shard:
         return self.there.observed_generation >= self.there.generation
 
     @property
+    def replacing(self) -> bool:
+        """Return whether some pod runs a former template and is not being ended yet."""
+        return self.there.updated + self.ending < self.there.current
+
+    @property
     def rolling(self) -> bool:
-        """Return whether some pod runs a former template, or the controller has yet to look."""
-        return not self.seen or self.there.updated < self.there.current
+        """Return whether pods are being replaced, or the controller has yet to look."""
+        return not self.seen or self.replacing
 
     @property
     def at_rest(self) -> bool:
@@ -129,7 +139,7 @@ def one_shard_at_a_time(shard: Shard, busy: Sequence[ChildKey]) -> Refusal | Non
     One whose pods are being replaced already goes on, and one without a ready pod may go.
     """
     others = [key for key in busy if key != shard.outline.key]
-    if not others or not shard.serves or shard.there.updated < shard.there.current:
+    if not others or not shard.serves or shard.replacing:
         return None
     return Refusal(
         "one_shard_at_a_time",
@@ -145,7 +155,7 @@ def every_slot_stays_covered(shard: Shard) -> Refusal | None:
     Where all pods are ready in the middle of a roll-out, the controller is about to end another.
     """
     last = max(shard.running, shard.wanted, _SURGE) - 1
-    waits = shard.there.updated == shard.there.current or shard.there.ready < shard.running
+    waits = not shard.replacing or shard.there.ready < shard.running
     lower = any(ordinal < last for ordinal in shard.ready)
     if not shard.serves or (shard.seen and waits and lower):
         return None
@@ -272,14 +282,16 @@ def _shards(observed: Observed, children: Sequence[Outline]) -> dict[ChildKey, S
         there = observed.children.get(outline.key)
         if there is None or outline.replicas is None or shard_index(outline.component) is None:
             continue
-        found[outline.key] = Shard(outline, there, _ready(outline.component, there, observed))
+        ending = sum(one.deleting for one in observed.pods if one.component == outline.component)
+        ready = _ready(outline.component, there, observed, ending=ending)
+        found[outline.key] = Shard(outline, there, ready, ending)
     return found
 
 
-def _ready(component: str, there: Child, observed: Observed) -> frozenset[int]:
-    """Return the ordinals of the ready pods; where all are, the counts alone tell it."""
+def _ready(component: str, there: Child, observed: Observed, *, ending: int) -> frozenset[int]:
+    """Return the ordinals of the ready pods; where all are and none ends, the counts tell it."""
     running = there.replicas or 0
-    if there.ready >= running and there.observed_generation >= there.generation:
+    if there.ready >= running and there.observed_generation >= there.generation and not ending:
         return frozenset(range(running))
     names = [
         pod.name

@@ -31,7 +31,7 @@ def broken_templates(shards: int) -> set[str]:
 
 
 @given(data=st.data(), shards=st.integers(1, 3), replicas=st.integers(1, 3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_history_of_edits_keeps_every_slot_covered_and_ends(
     data: st.DataObject, shards: int, replicas: int
 ) -> None:
