@@ -1,8 +1,10 @@
 """Many trials of one workflow: the undisturbed runs first, then one fault at a time.
 
 A trial is one turn of a workflow with one fault at one position. Positions are those that every
-undisturbed run has shown; what only some have shown depends on timing, is tried too, and counts
-where it came. A trial whose position does not come is repeated with a fresh operator.
+undisturbed run has shown; what only some have shown depends on timing, is tried with --all, and
+counts where it came. A trial whose position does not come is repeated with a fresh operator. How
+many statuses and Events there are depends on how pods become ready one by one: the last of them
+may not come again, and the report says so. Every other position must.
 """
 
 from __future__ import annotations
@@ -65,19 +67,33 @@ class Report:
     never_came: list[Trial] = field(default_factory=list)
     failed: dict[Trial, str] = field(default_factory=dict)
 
+    @property
+    def counted(self) -> int:
+        """Return how many trials of certain positions were tested, or could not come again."""
+        return sum(one.certain for one in (*self.tested, *self.excused))
+
+    @property
+    def excused(self) -> list[Trial]:
+        return [one for one in self.never_came if one.certain and one.position.what.is_news]
+
+    @property
+    def missed(self) -> list[Trial]:
+        return [one for one in self.never_came if one.certain and not one.position.what.is_news]
+
     def line(self, what: str) -> str:
         certain = [one for one in self.tested if one.certain]
-        missed = [one for one in self.never_came if one.certain]
+        everything = len(certain) + len(self.failed) + len(self.missed) + len(self.excused)
         extra = len(self.tested) - len(certain)
         return (
-            f"{self.workflow}: {what}: tested {len(certain)} of {len(certain) + len(missed)}, "
+            f"{self.workflow}: {what}: tested {len(certain)} of {everything}, "
+            f"{len(self.excused)} statuses or Events did not come again, "
             f"{extra} more whose coming depends on timing, {len(self.failed)} failed"
         )
 
     def check(self) -> None:
         """Raise AssertionError with every failed trial and the command that runs it alone."""
         words = [f"{one}\n{told}\n  {one.command()}" for one, told in self.failed.items()]
-        words += [f"{one}: never came" for one in self.never_came if one.certain]
+        words += [f"{one}: never came" for one in self.missed]
         assert not words, "\n\n".join(words)
 
 

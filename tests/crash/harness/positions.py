@@ -31,6 +31,11 @@ class What:
     def is_write(self) -> bool:
         return self.verb in WRITES
 
+    @property
+    def is_news(self) -> bool:
+        """Whether it only tells people something."""
+        return self.verb == "apply-status" or self.kind == "Event"
+
     def __str__(self) -> str:
         return f"{self.verb} {self.kind}/{self.name}"
 
