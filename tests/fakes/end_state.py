@@ -6,10 +6,10 @@ import re
 from base64 import b64decode
 from typing import Any
 
-from fakes.apiserver import Admin
+from fakes.apiserver import CHILD_KINDS, Admin
 
 from chatbot_core import names
-from chatbot_operator.kinds import RESOURCES, Object
+from chatbot_operator.kinds import Object
 
 _OF_THE_SERVER = frozenset(
     {"resourceVersion", "creationTimestamp", "managedFields", "uid", "clusterIP", "clusterIPs"}
@@ -33,7 +33,7 @@ def plain(value: Any, namespace: str) -> Any:
 async def end_state(admin: Admin, namespace: str) -> dict[str, Object]:
     """Return every child, and of the controllers' objects how many there are of each owner."""
     found: dict[str, Object] = {}
-    for kind in set(RESOURCES) - {names.KIND, "Pod", "Event"}:
+    for kind in CHILD_KINDS:
         for item in await admin.list(kind, namespace):
             if names.LABEL_INSTANCE not in (item["metadata"].get("labels") or {}):
                 continue

@@ -46,7 +46,7 @@ def _below(key: str, value: Any) -> Json:
         return {} if key in _ATOMIC_MAPS else _map(value)
     if isinstance(value, list) and value and isinstance(value[0], dict):
         keys = _keys(key, value[0])
-        if key == "ownerReferences":
+        if key in {"imagePullSecrets", "ownerReferences"}:
             return {_entry(item, keys): {} for item in value}
         return {_entry(item, keys): {".": {}, **_map(item)} for item in value} if keys else {}
     return {}
