@@ -5,7 +5,7 @@ from hypothesis import settings
 
 # A loaded machine is slow, not wrong: no example fails by its time.
 settings.register_profile("bounded", deadline=None)
-settings.register_profile("full", deadline=None, max_examples=2000)
+settings.register_profile("full", deadline=None, max_examples=1000)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -14,6 +14,8 @@ from chatbot_core.v1alpha1 import ChatbotClusterStatus
 from chatbot_operator.model import Apply, Delete, Fact, Json, Pod, Scale
 from chatbot_operator.safety import foreign_object_not_ours
 
+#: One example is a whole world.
+FEW = settings.default.max_examples // 4
 small = st.integers(min_value=1, max_value=3)
 specs = st.fixed_dictionaries(
     {
@@ -83,7 +85,7 @@ def kstatus(generation: int, status: Json) -> str:
 
 
 @given(worlds())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=FEW)
 def test_the_judge_of_others_calls_current_what_is_ready_and_nothing_else(world: World) -> None:
     assert kstatus(world.generation, {"observedGeneration": -1, "conditions": []}) == "InProgress"
     world.execute()
@@ -103,7 +105,7 @@ def test_the_judge_of_others_calls_current_what_is_ready_and_nothing_else(world:
 
 
 @given(worlds())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=FEW)
 def test_a_second_look_at_the_same_world_writes_no_status(world: World) -> None:
     for _ in range(2):
         world.execute()
@@ -114,7 +116,7 @@ def test_a_second_look_at_the_same_world_writes_no_status(world: World) -> None:
 
 
 @given(worlds())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=FEW)
 def test_kstatus_holds_in_every_written_status(world: World) -> None:
     status = world.plan().status
     if status is None:
@@ -130,7 +132,7 @@ def test_kstatus_holds_in_every_written_status(world: World) -> None:
 
 
 @given(worlds())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=FEW)
 def test_an_unsettled_picture_destroys_nothing(world: World) -> None:
     world.settled = False
     for step in world.plan().steps:
@@ -141,7 +143,7 @@ def test_an_unsettled_picture_destroys_nothing(world: World) -> None:
 
 
 @given(worlds())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=FEW)
 def test_no_step_touches_what_is_not_ours(world: World) -> None:
     foreign = {key for key, child in world.children.items() if child.owner_uid == "somebody"}
     for step in world.plan().steps:
@@ -155,7 +157,7 @@ def test_no_step_touches_what_is_not_ours(world: World) -> None:
 
 
 @given(worlds())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=FEW)
 def test_whatever_was_wrong_the_world_comes_to_rest_ready(world: World) -> None:
     for key, child in list(world.children.items()):
         foreign = foreign_object_not_ours(child, world.observed().owner)
@@ -174,7 +176,7 @@ def test_whatever_was_wrong_the_world_comes_to_rest_ready(world: World) -> None:
     assert (again.steps, again.refusals, again.status) == ((), (), None)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=FEW)
 @given(worlds())
 def test_a_suspended_object_gets_no_step_and_says_so(world: World) -> None:
     world.spec = {**world.spec, "suspend": True}

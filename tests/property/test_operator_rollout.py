@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from chatbot_operator.model import Json
 
+#: One example is a whole world.
+FEW = settings.default.max_examples // 4
 #: Far more than any roll-out of these worlds takes; reaching it means that nothing ends.
 _MOST_TURNS = 400
 
@@ -31,7 +33,7 @@ def broken_templates(shards: int) -> set[str]:
 
 
 @given(data=st.data(), shards=st.integers(1, 3), replicas=st.integers(1, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=FEW)
 def test_any_history_of_edits_keeps_every_slot_covered_and_ends(
     data: st.DataObject, shards: int, replicas: int
 ) -> None:

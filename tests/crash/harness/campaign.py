@@ -264,6 +264,16 @@ class Choose:
             return list(everything)
         return Random(self.seed).sample(list(everything), count)
 
+    def at_each(self, everything: Sequence[Trial]) -> list[Trial]:
+        """Return, of all trials, one fault at each position; with --all every one."""
+        if self.alone is not None or self.whole:
+            return self(everything, len(everything))
+        random = Random(self.seed)
+        places: dict[Position, list[Trial]] = {}
+        for one in everything:
+            places.setdefault(one.position, []).append(one)
+        return [random.choice(trials) for trials in places.values()]
+
     def words(self, everything: Sequence[Trial], count: int) -> str:
         chosen = len(self(everything, count))
         return f"{chosen} of {len(everything)} faults (--seed {self.seed})"
