@@ -154,13 +154,15 @@ class _Pass:
         if step.heal:
             live = await self.shell.kube.get(ref)
             if live is None or uid_of(live) != step.uid:
-                return await self._first_contact(step, ref)
+                return await self._first_contact(replace(step, heal=False), ref)
             return await self._heal(step, live)
         return await self._send(step, ref, step.uid)
 
     async def _first_contact(self, step: Apply, ref: Ref) -> Verdict:
         live = await self.shell.kube.get(ref)
         if live is None:
+            if step.heal:
+                return Verdict.LEFT_OUT
             await self._require_owner()
             return await self._send(step, ref, None)
         if not contact.is_ours(live, self.owner):

@@ -215,7 +215,8 @@ class Apply:
     only update. None = first contact: read live; absent -> create; present with the owner's UID,
     or with `retained-from` of this namespace and name and no controller -> apply with its UID;
     otherwise refuse. `heal` = somebody else changed what we own: read live, remove items that
-    are not ours from keyed lists that the object sets, then apply.
+    are not ours from keyed lists that the object sets, then apply; at first contact it creates
+    nothing.
     """
 
     rank: int

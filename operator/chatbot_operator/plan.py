@@ -236,8 +236,10 @@ def _child_steps(
         blocked = own is not None or any(name in secret_refusals for name in child.secrets)
         if blocked or (there is not None and there.deleting):
             continue
-        stays = child.key in course.held or (child.once and _is_finished_with(child, there))
-        applies = [] if stays else _apply(child, there, observed.owner)
+        if child.key in course.held:
+            applies = _found_again(child, there)
+        else:
+            applies = _apply(child, there, observed.owner)
         replicas = course.replicas.get(child.key, child.replicas)
         scales, held = _scale(child, replicas, there, observed)
         # A pod more comes before the template that ends one.
@@ -262,6 +264,14 @@ def _is_finished_with(child: Outline, there: Child | None) -> bool:
     return drift.owns_all(mark, drift.fields(there.managed))
 
 
+def _found_again(child: Outline, there: Child | None) -> list[Step]:
+    """Return the heal of a child that may not be made now, but may be there all the same.
+
+    Without the labels by which it is watched it looks as if it were not.
+    """
+    return [Apply(child.rank, child.object, HEALED, heal=True)] if there is None else []
+
+
 def _refusal(child: Outline, there: Child | None, observed: Observed) -> Refusal | None:
     if there is None:
         return None
@@ -272,7 +282,7 @@ def _refusal(child: Outline, there: Child | None, observed: Observed) -> Refusal
 def _apply(child: Outline, there: Child | None, owner: Owner) -> list[Step]:
     if there is None:
         return [Apply(child.rank, child.object, CREATED)]
-    if there.deleting:
+    if there.deleting or (child.once and _is_finished_with(child, there)):
         return []
     current = there.applied == child.applied
     if current and child.is_owned(there.managed):

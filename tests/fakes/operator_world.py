@@ -271,6 +271,8 @@ class World:
 
     def _apply(self, step: Apply) -> None:
         key = step.object["kind"], step.object["metadata"]["name"]
+        if step.heal and step.uid is None and key not in self.children:
+            return
         self.objects[key] = step.object
         if key[0] == "Secret":
             secret = self.secrets[key[1]].value

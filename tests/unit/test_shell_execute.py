@@ -170,6 +170,20 @@ async def test_an_object_with_our_owner_is_ours_at_first_contact(stage: Stage) -
     assert uid_of(stage.kube.objects[CONFIG]) == uid_of(live)
 
 
+async def test_a_heal_at_first_contact_finds_what_lost_its_labels_and_makes_nothing(
+    stage: Stage,
+) -> None:
+    plan = Plan((Apply(0, child(CONFIG, stage.owner_uid), "Healed", heal=True),))
+    await stage.run(plan)
+    assert stage.writes() == []
+    live = await stage.kube.put_live(child(CONFIG, stage.owner_uid, labels={names.LABEL_NAME: "x"}))
+    live["metadata"]["labels"].pop(names.LABEL_MANAGED_BY)
+    await stage.kube.put_live(live)
+    outcome = await stage.run(plan)
+    assert outcome.done == ["apply ConfigMap/chat-config (Healed)"]
+    assert stage.kube.objects[CONFIG]["metadata"]["labels"][names.LABEL_MANAGED_BY] == names.MANAGER
+
+
 @pytest.mark.parametrize(
     ("label", "controller", "taken"),
     [("ns.chat", "", True), ("ns.other", "", False), ("ns.chat", "somebody", False)],
