@@ -281,17 +281,13 @@ class KubeClient:
         deadline = Deadline.after(time.monotonic(), CALL_BUDGET_S)
 
         async def attempt() -> Object | WriteRefused:
-            if request.method == "GET":
-                return await self._once(request, REQUEST_TIMEOUT_S)
-            with self._fence.writing(REQUEST_TIMEOUT_S) as timeout_s:
-                return await self._once(request, timeout_s)
+            return await self._once(request)
 
         return await retry(attempt, deadline, clockwork, Backoff(base_s=0.2, max_s=5.0))
 
-    async def _once(self, request: _Request, timeout_s: float) -> Object | WriteRefused:
-        timeout = aiohttp.ClientTimeout(total=timeout_s)
+    async def _once(self, request: _Request) -> Object | WriteRefused:
         try:
-            response = await self._send(request, timeout)
+            response = await self._send(request, aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S))
             text = await response.text()
         except (aiohttp.ClientError, OSError, TimeoutError, UnicodeDecodeError) as error:
             self._on_call(request.verb, request.kind, 0)
@@ -316,8 +312,13 @@ class KubeClient:
             body=request.body,
             auth_settings=["BearerToken"],
         )
-        answer = await self._api.call_api(method, url, headers, body, _request_timeout=limits)
-        return answer.response
+        made = (method, url, headers, body)
+        if method == "GET":
+            return (await self._api.call_api(*made, _request_timeout=limits)).response
+        # Asked last: a process frozen between the fence and the socket sends its request late.
+        with self._fence.writing(REQUEST_TIMEOUT_S) as timeout_s:
+            cut = aiohttp.ClientTimeout(total=timeout_s)
+            return (await self._api.call_api(*made, _request_timeout=cut)).response
 
 
 async def connect(

@@ -37,6 +37,14 @@ class BrokenServer:
         raise aiohttp.ClientConnectionError("broken")
 
 
+class FrozenWhileItSerializes(BrokenServer):
+    """The lease is over when the request has been made."""
+
+    async def param_serialize(self, method: str, path: str, **_: Any) -> tuple[Any, ...]:
+        self.left_s = 0.0
+        return method, path, {}, None, None
+
+
 def client_of(server: BrokenServer) -> KubeClient:
     return KubeClient(server, lambda *_: None, Fence(lambda: server.left_s))
 
@@ -61,6 +69,13 @@ async def test_without_the_lease_no_kind_of_write_is_sent() -> None:
     ):
         with pytest.raises(Denied, match="another process leads"):
             await write
+    assert server.sent == []
+
+
+async def test_a_process_frozen_while_it_makes_a_request_does_not_send_it() -> None:
+    server = FrozenWhileItSerializes(left_s=4.5)
+    with pytest.raises(Denied, match="another process leads"):
+        await client_of(server).apply(cluster("ns"), "tester")
     assert server.sent == []
 
 
