@@ -11,8 +11,8 @@ from crash.harness.faults import Kill
 from crash.harness.stage import Ground
 from crash.harness.workflows import WORKFLOWS
 
-#: Has more writes than all others together: each is met once by default, at a moment drawn.
-LONG = "create"
+#: Those with the most writes: each is met once by default, at a moment drawn; with --all thrice.
+LONG = frozenset({"boot", "create", "delete"})
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
@@ -22,7 +22,7 @@ async def test_killed_around_every_write_it_ends_as_an_undisturbed_one(
     workflow = WORKFLOWS[name]
     expected = await campaign.reference(ground, workflow)
     everything = campaign.trials(workflow, expected, WRITES, list(Kill), timing=choose.whole)
-    once = name == LONG and not choose.whole
+    once = name in LONG and not choose.whole
     wanted = choose.at_each(everything) if once else choose(everything, len(everything))
     report = await campaign.run(ground, workflow, expected, wanted)
     writes, moments = len(expected.certain[WRITES]), 1 if once else len(Kill)

@@ -13,7 +13,7 @@ from crash.harness.stage import Ground
 from crash.harness.workflows import WORKFLOWS
 
 #: Trials of a workflow without --all.
-BOUNDED = 8
+BOUNDED = 4
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)

@@ -14,7 +14,7 @@ from crash.harness.workflows import WORKFLOWS
 SHARE = 0.2
 
 #: Trials of a workflow without --all.
-BOUNDED = 12
+BOUNDED = 6
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
