@@ -12,12 +12,22 @@ import pytest
 from crash.harness.campaign import Choose, Trial
 from crash.harness.faults import Answer, Kill, Stream
 from crash.harness.stage import Ground
+from crash.harness.workflows import WORKFLOWS
 from fakes.apiserver import Admin, administrator, new_namespace
 
 from localkube import processes, stubkubelet
 from localkube.operated import control_plane, write_operator_kubeconfig
 from localkube.stubkubelet import StubKubelet
 from localkube.testserver import LoopbackServer
+
+#: Workflows whose watches and answers are broken without --all.
+USUAL = ("create", "live", "image", "delete")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "faulted" in metafunc.fixturenames:
+        whole = metafunc.config.getoption("--all") or metafunc.config.getoption("--trial")
+        metafunc.parametrize("faulted", WORKFLOWS if whole else USUAL)
 
 
 @pytest.fixture(scope="session")
